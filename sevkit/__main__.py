@@ -1,0 +1,5 @@
+"""``python -m sevkit``."""
+
+from sevkit.cli.main import run
+
+run()

@@ -1,0 +1,1 @@
+"""Is it authentic (``verify_*``)? Is it acceptable (``validate``)? Never one for the other."""

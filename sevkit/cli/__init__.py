@@ -1,0 +1,1 @@
+"""The ``sevkit`` command. Only this floor reads argv, the environment and signals."""

@@ -1,0 +1,120 @@
+"""What every command shares: lazy loading, the global options, and the settings they fill."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, final
+
+import click
+
+from sevkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@final
+@dataclass(slots=True)
+class Settings:
+    """The global options. ``json`` selects one JSON document on stdout instead of text."""
+
+    json: bool = False
+    verbose: bool = False
+
+
+def settings(context: click.Context | None = None) -> Settings:
+    """Return the settings of the running command."""
+    found = (context or click.get_current_context()).find_object(Settings)
+    return found if found is not None else Settings()
+
+
+def _set_output(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        settings(context).json = value == "json"
+
+
+def _set_verbose(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        settings(context).verbose = True
+
+
+def global_options() -> list[click.Parameter]:
+    """Return the options that are accepted before and after the command's name."""
+    return [
+        click.Option(
+            ["--output"],
+            type=click.Choice(["text", "json"]),
+            expose_value=False,
+            is_eager=True,
+            callback=_set_output,
+            help="Answer as text, or as one versioned JSON document.  [default: text]",
+        ),
+        click.Option(
+            ["--verbose"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_set_verbose,
+            help="Say more on stderr; show tracebacks of internal errors.",
+        ),
+    ]
+
+
+class Command(click.Command):
+    """A command that also takes the global options after its name."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # click's own signature
+        super().__init__(*args, **kwargs)
+        self.params.extend(global_options())
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are named in a table and imported when they are used.
+
+    ``table`` maps a name to (``"module:attribute"``, one line of help), so that ``--help`` lists
+    every command without importing one.
+    """
+
+    def __init__(self, name: str, table: Mapping[str, tuple[str, str]], help_text: str) -> None:
+        super().__init__(name=name, help=help_text, no_args_is_help=True)
+        self._table: Final = table
+        self.params.extend(global_options())
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        """Return the names in the order of the table."""
+        return list(self._table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's signature
+        """Import and return one command; name the extra where a package is missing."""
+        if cmd_name not in self._table:
+            return None
+        module, _, attribute = self._table[cmd_name][0].partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            extra = EXTRAS.get((error.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            raise UsageError(
+                f"this command needs the extra '{extra}'", hint=f"pip install 'sevkit[{extra}]'"
+            ) from error
+        if not isinstance(found, click.Command):
+            raise TypeError(attribute)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's signature
+        """List the commands from the table, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, row[1]) for name, row in self._table.items()])
+
+
+#: Top-level module of an optional package, and the extra that installs it.
+EXTRAS: Final[Mapping[str, str]] = {
+    "kubernetes": "cluster",
+    "prometheus_client": "agent",
+    "uvicorn": "webhook",
+    "libvirt": "libvirt",
+    "lxml": "libvirt",
+    "rich": "rich",
+}

@@ -1,0 +1,139 @@
+"""Files that the user names: read with bounds, written without overwriting or leaking.
+
+``-`` is standard input. A missing file is the user's mistake (usage); a file that is there but
+cannot be read is undecided. FIFOs are opened without blocking, so that one without a writer
+cannot hold the command for ever, and waited on for at most ``PIPE_SECONDS``.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import select
+import stat
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sevkit.errors import FormatError, HostReadError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PIPE_SECONDS: Final = 30.0
+_CHUNK: Final = 1 << 20
+
+#: Largest input of each kind, in bytes.
+SMALL_LIMIT: Final = 1 << 20
+FIRMWARE_LIMIT: Final = 64 << 20
+BOOT_LIMIT: Final = 4 << 30
+
+
+def _open(path: str) -> int:
+    if path == "-":
+        if sys.stdin is None:
+            raise UsageError("standard input is closed", hint="name a file instead of '-'")
+        return os.dup(sys.stdin.fileno())
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise HostReadError(f"{path}: cannot be read: {_reason(error)}") from error
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UsageError(f"{path}: is a directory, not a file")
+    return descriptor
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+def _chunks(path: str, limit: int) -> Iterator[bytes]:
+    descriptor = _open(path)
+    deadline = time.monotonic() + PIPE_SECONDS
+    total = 0
+    try:
+        while True:
+            try:
+                chunk = os.read(descriptor, _CHUNK)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise HostReadError(f"{path}: nothing to read for {PIPE_SECONDS:g} s") from None
+                select.select([descriptor], [], [], 1.0)
+                continue
+            except OSError as error:
+                raise HostReadError(f"{path}: cannot be read: {_reason(error)}") from error
+            if not chunk:
+                return
+            total += len(chunk)
+            if total > limit:
+                raise FormatError(path, f"larger than the limit of {limit} bytes", offset=limit)
+            deadline = time.monotonic() + PIPE_SECONDS
+            yield chunk
+    finally:
+        os.close(descriptor)
+
+
+def read_file(path: str, *, limit: int = SMALL_LIMIT) -> bytes:
+    """Return the whole of ``path``, at most ``limit`` bytes; ``-`` is standard input.
+
+    Raises ``UsageError`` (missing, a directory), ``HostReadError`` (not readable) or
+    ``FormatError`` (too large).
+    """
+    return b"".join(_chunks(path, limit))
+
+
+def hash_file(path: str, *, limit: int = BOOT_LIMIT) -> tuple[bytes, int]:
+    """Return (SHA-256, size in bytes) of ``path``, read in chunks; errors as ``read_file``."""
+    digest = hashlib.sha256()
+    size = 0
+    for chunk in _chunks(path, limit):
+        digest.update(chunk)
+        size += len(chunk)
+    return digest.digest(), size
+
+
+def warn_if_exposed(path: str) -> str | None:
+    """Return a warning if a file of key material can be read by group or others, else None."""
+    if path == "-":
+        return None
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return None
+    if stat.S_ISREG(mode) and mode & 0o077:
+        return f"{path}: key material readable by others (mode {mode & 0o777:04o}); chmod 600"
+    return None
+
+
+def write_new(path: str, data: bytes, *, private: bool = False) -> None:
+    """Write a file that must not exist yet: mode 0600 if ``private``, else 0644 less the umask.
+
+    Links are not followed. Raises ``UsageError`` if it exists, ``HostReadError`` otherwise.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o600 if private else 0o644)
+    except FileExistsError as error:
+        raise UsageError(
+            f"{path}: exists and is never overwritten", hint="name another file, or move it away"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise _cannot_write(path, error) from error
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: str, error: OSError | ValueError) -> HostReadError | UsageError:
+    if isinstance(error, OSError) and error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        return UsageError(f"{path}: its folder does not exist")
+    return HostReadError(f"{path}: cannot be written: {_reason(error)}")

@@ -1,0 +1,49 @@
+"""The command groups, each a table of names, implementations and one line of help."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sevkit.cli.base import LazyGroup
+
+attest: Final = LazyGroup(
+    "attest",
+    {
+        "report": ("sevkit.cli.attest_report:command", "Verify an SEV-SNP attestation report."),
+        "launch": ("sevkit.cli.attest_launch:command", "Verify a SEV or SEV-ES launch."),
+        "platform": ("sevkit.cli.attest_platform:command", "Verify a SEV platform chain."),
+        "explain": ("sevkit.cli.attest_explain:command", "Find what would produce a digest."),
+    },
+    "Is the evidence authentic, and is it what you expect?",
+)
+session: Final = LazyGroup(
+    "session",
+    {"new": ("sevkit.cli.session_new:command", "Make a launch session for one launch.")},
+    "The guest owner's launch sessions (SEV and SEV-ES).",
+)
+secret: Final = LazyGroup(
+    "secret",
+    {"pack": ("sevkit.cli.secret_pack:command", "Encrypt a secret table for one launch.")},
+    "Secrets for injection at launch (SEV and SEV-ES).",
+)
+idblock: Final = LazyGroup(
+    "idblock",
+    {"new": ("sevkit.cli.idblock_new:command", "Make an ID block and its authentication.")},
+    "SNP ID blocks.",
+)
+inspect: Final = LazyGroup(
+    "inspect",
+    {
+        "report": ("sevkit.cli.inspect:report", "An SNP attestation report."),
+        "certificate": ("sevkit.cli.inspect:certificate", "An X.509 or SEV certificate or chain."),
+        "firmware": ("sevkit.cli.inspect:firmware", "An OVMF image's SEV tables."),
+        "vmsa": ("sevkit.cli.inspect:vmsa", "A VMSA page."),
+        "session": ("sevkit.cli.inspect:session", "A launch session blob."),
+    },
+    "Show what a file says. Nothing is verified: the words are the file's own.",
+)
+kds: Final = LazyGroup(
+    "kds",
+    {"fetch": ("sevkit.cli.kds_fetch:command", "Fetch VCEKs, chains and CRLs into the cache.")},
+    "AMD's Key Distribution Service.",
+)
