@@ -34,11 +34,14 @@ idblock: Final = LazyGroup(
 inspect: Final = LazyGroup(
     "inspect",
     {
-        "report": ("sevkit.cli.inspect:report", "An SNP attestation report."),
-        "certificate": ("sevkit.cli.inspect:certificate", "An X.509 or SEV certificate or chain."),
-        "firmware": ("sevkit.cli.inspect:firmware", "An OVMF image's SEV tables."),
-        "vmsa": ("sevkit.cli.inspect:vmsa", "A VMSA page."),
-        "session": ("sevkit.cli.inspect:session", "A launch session blob."),
+        "report": ("sevkit.cli.inspect_report:command", "An SNP attestation report."),
+        "certificate": (
+            "sevkit.cli.inspect_certificate:command",
+            "An X.509 or SEV certificate or chain.",
+        ),
+        "firmware": ("sevkit.cli.inspect_firmware:command", "An OVMF image's SEV tables."),
+        "vmsa": ("sevkit.cli.inspect_vmsa:command", "A VMSA page."),
+        "session": ("sevkit.cli.inspect_session:command", "A launch session blob."),
     },
     "Show what a file says. Nothing is verified: the words are the file's own.",
 )
