@@ -42,6 +42,7 @@ PUBLIC_KEY: Final = Layout(
         zero(0x094, 880),
     ),
 )
+_ZEROS: Final = bytes(368)
 
 
 @final
@@ -71,9 +72,9 @@ def parse_signature(
     """
     if len(data) != SIGNATURE.size:
         raise FormatError(structure, f"a signature has 512 bytes, got {len(data)}", offset=offset)
-    for position in range(0x90, SIGNATURE.size):
-        if data[position]:
-            raise FormatError(structure, "reserved byte is not 0", offset=offset + position)
+    if data[0x90:] != _ZEROS:
+        position = next(i for i in range(0x90, SIGNATURE.size) if data[i])
+        raise FormatError(structure, "reserved byte is not 0", offset=offset + position)
     values = []
     for name, start in (("r", 0x00), ("s", 0x48)):
         value = int.from_bytes(data[start : start + 72], "little")

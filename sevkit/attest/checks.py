@@ -36,10 +36,20 @@ SNP_REPORT: Final = (
         required=True,
     ),
     Check("chain.algorithms", _A, "57230 3", "Are keys and signatures AMD's kinds?", required=True),
-    Check("chain.dates", _A, "RFC 5280 4.1.2.5", "Is every certificate in date?", required=True),
-    Check("chain.revocation", _A, "57230 4", "Is no certificate revoked?"),
-    Check("vek.extensions", _A, "57230 3.1", "Are AMD's extensions complete?", required=True),
+    Check(
+        "chain.not-before", _A, "RFC 5280 4.1.2.5", "Is every certificate valid yet?", required=True
+    ),
+    Check("chain.not-after", _A, "RFC 5280 4.1.2.5", "Is no certificate expired?", required=True),
+    Check("crl.signature", _A, "RFC 5280 5.1.1.3", "Did the ARK sign the revocation list?"),
+    Check("crl.dates", _A, "RFC 5280 5.1.2", "Is the revocation list in date?"),
+    Check("chain.revocation", _A, "57230 4", "Is no certificate of the chain revoked?"),
+    Check("vek.unique", _A, "RFC 5280 4.2", "Does no extension occur twice?", required=True),
+    Check("vek.known", _A, "57230 3.1", "Are there no extensions but AMD's?", required=True),
+    Check(
+        "vek.extensions", _A, "57230 3.1", "Are AMD's extensions there and sound?", required=True
+    ),
     Check("vek.product", _A, "57230 3.1", "Does the VEK belong to this product?", required=True),
+    Check("report.product", _A, f"{_SNP} 7.3", "Does the report come from the VEK's product line?"),
     Check(
         "report.signing-key",
         _A,

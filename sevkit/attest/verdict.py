@@ -36,13 +36,19 @@ class Kind(Enum):
     ACCEPTANCE = 3
 
 
+_MADE: Final = {
+    Kind.AUTHENTICITY: frozenset({Outcome.PASS}),
+    Kind.ACCEPTANCE: frozenset({Outcome.PASS, Outcome.WARN}),
+}
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Check:
     """One row of a catalogue: a stable dotted name, what failing means, and the source.
 
-    A ``required`` check must have passed before anything is accepted: forgetting it is a bug, not
-    an acceptance.
+    A ``required`` check must have been made before anything is accepted: forgetting it is a bug,
+    not an acceptance. One of acceptance may end as a warning, where the caller allowed the risk.
     """
 
     name: str
@@ -212,7 +218,7 @@ def conclude(
     if not failed and not ledger.undecided:
         for row in ledger.catalogue:
             made = found.get(row.name)
-            if row.required and (made is None or made.outcome is not Outcome.PASS):
+            if row.required and (made is None or made.outcome not in _MADE[row.kind]):
                 raise InternalError(f"required check {row.name} was not made")
     stopped = next((name for name, f in found.items() if f.outcome is Outcome.FAIL), None)
     reason = f"not reached: {stopped} failed" if stopped else "not reached"
