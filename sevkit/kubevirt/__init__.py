@@ -1,0 +1,1 @@
+"""KubeVirt's and our own Kubernetes vocabulary; pure."""
