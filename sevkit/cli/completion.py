@@ -19,6 +19,6 @@ def command(shell: str) -> None:
     found = get_completion_class(shell)
     if found is None:
         raise UsageError(f"no completion for {shell}")
-    from sevkit.cli.main import _Sevkit  # noqa: PLC0415  # main imports this lazily
+    from sevkit.cli.main import program  # noqa: PLC0415  # main imports this lazily
 
-    click.echo(found(_Sevkit(), {}, "sevkit", "_SEVKIT_COMPLETE").source())
+    click.echo(found(program(), {}, "sevkit", "_SEVKIT_COMPLETE").source())

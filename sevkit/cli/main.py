@@ -60,6 +60,11 @@ class _Sevkit(LazyGroup):
         )
 
 
+def program() -> click.Command:
+    """Return the whole command, for documentation and shell completion."""
+    return _Sevkit()
+
+
 def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not context.resilient_parsing:
         click.echo(f"sevkit {__version__}")
