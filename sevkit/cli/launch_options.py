@@ -1,0 +1,135 @@
+"""Options that describe a launch, and how their values are read."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+from sevkit.cli.files import FIRMWARE_LIMIT, hash_file, read_file
+from sevkit.errors import UsageError
+from sevkit.measure.kernel_hashes import NO_INITRD, KernelHashes, compute_cmdline_hash
+from sevkit.measure.terms import MAX_VCPUS, Mode
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+_RANGE: Final = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
+_HEX: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,16})")
+#: Linux on x86 keeps this many bytes of a command line; what is measured may be longer.
+_LINUX_CMDLINE: Final = 2047
+
+
+class VcpuRange(click.ParamType[tuple[int, int]]):
+    """``N`` or ``A-B``, 1 to 512."""
+
+    name = "N|A-B"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401  # click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[int, int]:
+        """Return (first, last)."""
+        if isinstance(value, tuple):
+            return value
+        found = _RANGE.fullmatch(str(value))
+        if found is None:
+            self.fail(f"{value!r} is not a number or a range A-B", param, ctx)
+        first = int(found[1])
+        last = int(found[2]) if found[2] else first
+        if not 1 <= first <= last <= MAX_VCPUS:
+            self.fail(f"{value} is not within 1 to {MAX_VCPUS}, in order", param, ctx)
+        return first, last
+
+
+class HexNumber(click.ParamType[int]):
+    """A number in hex, with or without 0x, of at most ``bits`` bits."""
+
+    name = "HEX"
+
+    def __init__(self, bits: int) -> None:
+        self._bits: Final = bits
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401  # click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> int:
+        """Return the number."""
+        if isinstance(value, int):
+            return value
+        found = _HEX.fullmatch(str(value))
+        if found is None or int(found[1], 16) >= 1 << self._bits:
+            self.fail(f"{value!r} is not a hex number of at most {self._bits} bits", param, ctx)
+        return int(found[1], 16)
+
+
+def read_firmware(path: str) -> bytes:
+    """Return a firmware image, at most 64 MiB."""
+    return read_file(path, limit=FIRMWARE_LIMIT)
+
+
+def check_boot_options(kernel: str | None, initrd: str | None, cmdline: str | None) -> None:
+    """Refuse a boot that QEMU would not measure; opens no file."""
+    if kernel is None and (initrd is not None or cmdline is not None):
+        option = "--initrd" if initrd is not None else "--cmdline"
+        raise UsageError(
+            f"{option} without --kernel",
+            hint="QEMU measures initrd and command line only with the kernel",
+        )
+    if kernel == "":
+        raise UsageError("--kernel is empty", hint="leave it out to measure no kernel")
+    if cmdline is not None:
+        compute_cmdline_hash(cmdline)
+
+
+def check_one_stdin(*paths: str | None) -> None:
+    """Refuse standard input for more than one file."""
+    if sum(path == "-" for path in paths) > 1:
+        raise UsageError("only one file can be standard input")
+
+
+def hash_boot(kernel: str | None, initrd: str | None, cmdline: str | None) -> KernelHashes | None:
+    """Return the hashes of a measured boot, or None without a kernel; files are streamed."""
+    check_boot_options(kernel, initrd, cmdline)
+    if kernel is None:
+        return None
+    if len((cmdline or "").encode()) > _LINUX_CMDLINE:
+        warn(f"the command line is longer than the {_LINUX_CMDLINE} bytes that Linux keeps")
+    return KernelHashes(
+        _hash_boot_file("--kernel", kernel),
+        NO_INITRD if initrd is None else _hash_boot_file("--initrd", initrd),
+        compute_cmdline_hash(cmdline or ""),
+    )
+
+
+def _hash_boot_file(option: str, path: str) -> bytes:
+    digest, size = hash_file(path)
+    if size == 0 and path != os.devnull:
+        raise UsageError(
+            f"{option} {path} is empty",
+            hint=f"to measure an empty file on purpose: {option} {os.devnull}",
+        )
+    if size == 0:
+        warn(f"{option} {path}: an empty file is measured")
+    return digest
+
+
+def warn(message: str) -> None:
+    """Say something on stderr that does not change the answer."""
+    click.echo(f"sevkit: warning: {_one_line(message)}", err=True)
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def mode_option(command: _Command) -> _Command:
+    """Add the ``--mode`` option."""
+    choice = click.Choice([mode.value for mode in Mode])
+    return click.option("--mode", type=choice, help="Technology of the guest.")(command)

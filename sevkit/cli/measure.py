@@ -1,0 +1,252 @@
+"""``sevkit measure``: the launch digests that a guest should have."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, final
+
+import click
+
+from sevkit.cli.base import Command, settings
+from sevkit.cli.files import read_file
+from sevkit.cli.launch_options import (
+    HexNumber,
+    VcpuRange,
+    check_boot_options,
+    check_one_stdin,
+    hash_boot,
+    mode_option,
+    read_firmware,
+    warn,
+)
+from sevkit.documents import DOCUMENT_LIMIT, parse_documents
+from sevkit.errors import UsageError
+from sevkit.kubevirt.manifests import ManifestLaunch, parse_manifest
+from sevkit.measure.reference import Reference, ReferenceSet, encode_reference_set
+from sevkit.measure.sweep import ANY_CPU, Cpu, Request, compute_references
+from sevkit.measure.terms import Era, Mode, Vmm
+from sevkit.measure.vcpu import measures_cpu, signature_of_model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SNP_ACTIVE: Final = 1
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The options as given; None or empty where they were not."""
+
+    mode: Mode | None
+    vcpus: tuple[int, int] | None
+    models: tuple[str, ...]
+    signatures: tuple[int, ...]
+    era: Era | None
+    features: int | None
+    vmm: Vmm | None
+    firmware_hash: bytes | None
+
+
+@click.command(cls=Command, short_help="Compute expected launch digests.")
+@mode_option
+@click.option("--firmware", required=True, metavar="FILE", help="Your own copy of the firmware.")
+@click.option("--vcpus", type=VcpuRange(), help="vCPUs, or a range of counts (1 to 512).")
+@click.option("--vcpu-type", multiple=True, metavar="MODEL", help="CPU model, as EPYC-Milan.")
+@click.option(
+    "--vcpu-sig", multiple=True, type=HexNumber(32), help="CPUID signature, for host CPUs."
+)
+@click.option(
+    "--era",
+    type=click.Choice([era.value for era in Era]),
+    help="SEV-ES registers: init (KVM_SEV_ES_INIT, QEMU's and KubeVirt's) or init2.",
+)
+@click.option("--kernel", metavar="FILE", help="Kernel, if QEMU runs with kernel-hashes=on.")
+@click.option("--initrd", metavar="FILE", help="Initrd that goes with --kernel.")
+@click.option("--cmdline", metavar="TEXT", help="Command line that goes with --kernel, verbatim.")
+@click.option(
+    "--guest-features",
+    type=HexNumber(64),
+    help="SEV_FEATURES of the vCPUs.  [default: 0x1 for snp, 0 for sev-es]",
+)
+@click.option(
+    "--vmm", type=click.Choice([vmm.value for vmm in Vmm]), help="Hypervisor.  [default: qemu]"
+)
+@click.option("--vmi", metavar="FILE", help="Take what is not given from this VM or VMI manifest.")
+@click.option(
+    "--format",
+    "encoding",
+    type=click.Choice(["hex", "base64"]),
+    default="hex",
+    help="How text shows digests.",
+    show_default=True,
+)
+@click.option(
+    "--firmware-hash", metavar="HEX", help="SNP: digest after the firmware's pages, 48 bytes."
+)
+def command(
+    *,
+    mode: str | None,
+    firmware: str,
+    vcpus: tuple[int, int] | None,
+    vcpu_type: tuple[str, ...],
+    vcpu_sig: tuple[int, ...],
+    era: str | None,
+    kernel: str | None,
+    initrd: str | None,
+    cmdline: str | None,
+    guest_features: int | None,
+    vmm: str | None,
+    vmi: str | None,
+    encoding: str,
+    firmware_hash: str | None,
+) -> None:
+    r"""Compute the launch digests that a guest should have.
+
+    Compare them with what the secure processor signed or authenticated, never with what the host
+    says. One digest is printed alone; several as lines of digest, tab, and what it is for. With
+    --output json, a reference set for: sevkit attest report --reference.
+
+    \b
+    sevkit measure --mode snp --firmware OVMF.amdsev.fd --vcpus 4 --vcpu-type EPYC-Milan
+    sevkit measure --vmi vm.yaml --firmware OVMF.amdsev.fd --output json > ref.json
+    """
+    check_boot_options(kernel, initrd, cmdline)
+    check_one_stdin(firmware, kernel, initrd, vmi)
+    if encoding == "base64" and settings().json:
+        raise UsageError("--format base64 is for text; a reference set has its digests in hex")
+    asked = _Asked(
+        Mode(mode) if mode else None,
+        vcpus,
+        vcpu_type,
+        vcpu_sig,
+        Era(era) if era else None,
+        guest_features,
+        Vmm(vmm) if vmm else None,
+        _firmware_hash(firmware_hash),
+    )
+    for model in asked.models:
+        signature_of_model(model)
+    if vmi is None:
+        _check(asked, _mode(asked, None))
+    manifest = None if vmi is None else _read_manifest(vmi)
+    chosen = _mode(asked, manifest)
+    _check(asked, chosen)
+    first, last = _vcpus(asked, chosen, manifest)
+    request = Request(
+        chosen,
+        read_firmware(firmware),
+        first,
+        last,
+        _cpus(asked, chosen, manifest),
+        (asked.era,) if asked.era else (Era.INIT, Era.INIT2),
+        _features(asked, chosen),
+        asked.vmm or Vmm.QEMU,
+        hash_boot(kernel, initrd, cmdline),
+        asked.firmware_hash,
+    )
+    if asked.firmware_hash is not None:
+        warn(f"the pages of {firmware} are not looked at: --firmware-hash stands for them")
+    _show(compute_references(request), encoding, manifest)
+
+
+def _firmware_hash(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    if len(text) != 96 or not set(text) <= set("0123456789abcdefABCDEF"):
+        raise UsageError("--firmware-hash is not 48 bytes in hex (96 digits)")
+    return bytes.fromhex(text)
+
+
+def _read_manifest(path: str) -> ManifestLaunch:
+    found = parse_manifest(parse_documents(read_file(path, limit=DOCUMENT_LIMIT), path))
+    for note in found.notes:
+        warn(note)
+    return found
+
+
+def _mode(asked: _Asked, manifest: ManifestLaunch | None) -> Mode:
+    if manifest is None:
+        if asked.mode is None:
+            raise UsageError("--mode is missing", hint="--mode sev, sev-es or snp, or --vmi FILE")
+        return asked.mode
+    if asked.mode not in {None, manifest.mode}:
+        raise UsageError(f"--mode {asked.mode}, but the manifest asks for {manifest.mode}")
+    return manifest.mode
+
+
+def _check(asked: _Asked, mode: Mode) -> None:
+    """Refuse options that would change nothing: their user expects that they do."""
+    foreign: Mapping[str, bool] = {
+        "--era": asked.era is not None and mode is not Mode.SEV_ES,
+        "--vmm": asked.vmm not in {None, Vmm.QEMU} and mode is not Mode.SNP,
+        "--firmware-hash": asked.firmware_hash is not None and mode is not Mode.SNP,
+        "--guest-features": asked.features is not None and mode is Mode.SEV,
+    }
+    for option, refused in foreign.items():
+        if refused:
+            raise UsageError(f"{option} has no meaning for --mode {mode}")
+    active = bool(_features(asked, mode) & _SNP_ACTIVE)
+    if mode is not Mode.SEV and active != (mode is Mode.SNP):
+        raise UsageError(
+            f"--guest-features {asked.features:#x} cannot be those of a {mode} guest",
+            hint="bit 0 (SNPActive) is set for snp, and never for sev-es",
+        )
+
+
+def _features(asked: _Asked, mode: Mode) -> int:
+    if asked.features is not None:
+        return asked.features
+    return _SNP_ACTIVE if mode is Mode.SNP else 0
+
+
+def _vcpus(asked: _Asked, mode: Mode, manifest: ManifestLaunch | None) -> tuple[int, int]:
+    if asked.vcpus is not None:
+        return asked.vcpus
+    if mode is Mode.SEV:
+        return 1, 1
+    if manifest is None:
+        raise UsageError("--vcpus is missing", hint=f"a {mode} digest covers each vCPU")
+    if manifest.vcpus is None:
+        raise UsageError(manifest.why_no_vcpus, hint="give --vcpus")
+    return manifest.vcpus, manifest.vcpus
+
+
+def _cpus(asked: _Asked, mode: Mode, manifest: ManifestLaunch | None) -> tuple[Cpu, ...]:
+    if mode is Mode.SEV or not measures_cpu(asked.vmm or Vmm.QEMU):
+        return (Cpu(ANY_CPU, 0),)
+    found = [Cpu(model, signature_of_model(model)) for model in asked.models]
+    found += [Cpu(f"signature {value:#x}", value) for value in asked.signatures]
+    if found:
+        return tuple(found)
+    if manifest is None:
+        raise UsageError(
+            "--vcpu-type or --vcpu-sig is missing", hint=f"a {mode} digest covers the CPU model"
+        )
+    if manifest.cpu_model is None:
+        raise UsageError(
+            manifest.why_no_cpu,
+            hint="give --vcpu-type MODEL, or --vcpu-sig with the host's CPUID signature",
+        )
+    return (Cpu(manifest.cpu_model, signature_of_model(manifest.cpu_model)),)
+
+
+def _show(references: ReferenceSet, encoding: str, manifest: ManifestLaunch | None) -> None:
+    if settings().json:
+        if manifest is not None:
+            references = ReferenceSet(
+                tuple(_with_policy(entry, manifest) for entry in references.entries)
+            )
+        click.echo(encode_reference_set(references))
+        return
+    for entry in references.entries:
+        digest = entry.digest.hex()
+        if encoding == "base64":
+            digest = base64.b64encode(entry.digest).decode()
+        click.echo(digest if len(references.entries) == 1 else f"{digest}\t{entry.label}")
+
+
+def _with_policy(entry: Reference, manifest: ManifestLaunch) -> Reference:
+    parameters = {**entry.parameters, "guest_policy": f"{manifest.guest_policy:#x}"}
+    return Reference(entry.digest, entry.mode, entry.label, entry.covers_kernel, parameters)
