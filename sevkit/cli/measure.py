@@ -102,7 +102,7 @@ def command(
     encoding: str,
     firmware_hash: str | None,
 ) -> None:
-    r"""Compute the launch digests that a guest should have.
+    """Compute the launch digests that a guest should have.
 
     Compare them with what the secure processor signed or authenticated, never with what the host
     says. One digest is printed alone; several as lines of digest, tab, and what it is for. With
@@ -111,7 +111,7 @@ def command(
     \b
     sevkit measure --mode snp --firmware OVMF.amdsev.fd --vcpus 4 --vcpu-type EPYC-Milan
     sevkit measure --vmi vm.yaml --firmware OVMF.amdsev.fd --output json > ref.json
-    """
+    """  # noqa: D301  # \b is click's mark for lines kept as they are
     check_boot_options(kernel, initrd, cmdline)
     check_one_stdin(firmware, kernel, initrd, vmi)
     if encoding == "base64" and settings().json:
