@@ -10,42 +10,18 @@ import base64
 import binascii
 from typing import Final
 
+from sevkit.abi.der import SEQUENCE, expect_element
 from sevkit.errors import FormatError
 
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _END: Final = b"-----END CERTIFICATE-----"
-_SEQUENCE: Final = 0x30
-#: No certificate or list of AMD's comes near; four length octets would allow 4 GiB.
-_LENGTH_OCTETS: Final = 3
-
-
-def der_sequence_size(data: bytes) -> int | None:
-    """Return the size in bytes, header included, of the DER SEQUENCE that ``data`` starts with.
-
-    None if it starts with none: another tag, an indefinite or non-minimal length, or a length in
-    more than three octets (X.690 8.1.3, 10.1). ``data`` may be shorter than the answer.
-    """
-    if len(data) < 2 or data[0] != _SEQUENCE:
-        return None
-    first = data[1]
-    if first < 0x80:
-        return 2 + first
-    octets = first & 0x7F
-    if not 1 <= octets <= _LENGTH_OCTETS or len(data) < 2 + octets:
-        return None
-    length = int.from_bytes(data[2 : 2 + octets], "big")
-    minimal = length >= 0x80 and data[2] != 0
-    return 2 + octets + length if minimal else None
 
 
 def check_der_sequence(structure: str, data: bytes) -> None:
     """Refuse ``data`` unless it is one DER SEQUENCE from its first byte to its last."""
-    size = der_sequence_size(data)
-    if size is None:
-        raise FormatError(structure, "does not start with a DER SEQUENCE", offset=0)
-    if size != len(data):
-        message = f"the DER SEQUENCE has {size} bytes, the data {len(data)}"
-        raise FormatError(structure, message, offset=min(size, len(data)))
+    element = expect_element(data, 0, len(data), SEQUENCE, structure)
+    if element.end != len(data):
+        raise FormatError(structure, "bytes after the DER SEQUENCE", offset=element.end)
 
 
 def parse_pem_certificates(structure: str, data: bytes, *, count: int) -> tuple[bytes, ...]:
