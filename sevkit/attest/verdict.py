@@ -155,6 +155,17 @@ class Ledger:
         self.failed(check, expected=expected, actual=actual, detail=message)
         raise error(message, check=check)
 
+    def adopt(self, other: Ledger) -> None:
+        """Take over the findings of another ledger of the same catalogue."""
+        for found in other.findings:
+            self.record(
+                found.check,
+                found.outcome,
+                expected=found.expected,
+                actual=found.actual,
+                detail=found.detail,
+            )
+
     def note(self, error: VerificationError) -> None:
         """Record a verification error that came from below, unless its check already failed."""
         self.failed(error.check, detail=error.message)

@@ -1,15 +1,17 @@
 """Files that the user names: read with bounds, written without overwriting or leaking.
 
 ``-`` is standard input. A missing file is the user's mistake (usage); a file that is there but
-cannot be read is undecided. FIFOs are opened without blocking, so that one without a writer
-cannot hold the command for ever, and waited on for at most ``PIPE_SECONDS``.
+cannot be read is undecided. FIFOs are opened without blocking and waited on for at most
+``PIPE_SECONDS`` at a time, so that one without a writer cannot hold the command for ever.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
+import re
 import select
 import stat
 import sys
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 PIPE_SECONDS: Final = 30.0
 _CHUNK: Final = 1 << 20
+_INHERITED: Final = re.compile(r"/(?:dev/fd|proc/self/fd)/([0-9]{1,4})")
 
 #: Largest input of each kind, in bytes.
 SMALL_LIMIT: Final = 1 << 20
@@ -32,6 +35,13 @@ BOOT_LIMIT: Final = 4 << 30
 
 
 def _open(path: str) -> int:
+    inherited = _INHERITED.fullmatch(path)
+    if inherited is not None and int(inherited[1]) > 0:
+        # A shell's <(command): opened anew it would not show that its writer has finished.
+        try:
+            return os.dup(int(inherited[1]))
+        except OSError as error:
+            raise UsageError(f"{path}: no such file") from error
     if path == "-":
         if sys.stdin is None:
             raise UsageError("standard input is closed", hint="name a file instead of '-'")
@@ -48,6 +58,16 @@ def _open(path: str) -> int:
     return descriptor
 
 
+def _await_writer(descriptor: int, path: str) -> None:
+    """Wait until a FIFO has a writer: until then, reading it looks like the end of a file."""
+    if path == "-" or not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    if not poll.poll(PIPE_SECONDS * 1000):
+        raise HostReadError(f"{path}: nothing wrote to it for {PIPE_SECONDS:g} s")
+
+
 def _reason(error: OSError | ValueError) -> str:
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
@@ -57,6 +77,7 @@ def _chunks(path: str, limit: int) -> Iterator[bytes]:
     deadline = time.monotonic() + PIPE_SECONDS
     total = 0
     try:
+        _await_writer(descriptor, path)
         while True:
             try:
                 chunk = os.read(descriptor, _CHUNK)
@@ -113,8 +134,12 @@ def warn_if_exposed(path: str) -> str | None:
 def write_new(path: str, data: bytes, *, private: bool = False) -> None:
     """Write a file that must not exist yet: mode 0600 if ``private``, else 0644 less the umask.
 
-    Links are not followed. Raises ``UsageError`` if it exists, ``HostReadError`` otherwise.
+    Links are not followed. A file that could not be written whole is removed again, because a
+    half of it would stand in the way of the next attempt. Raises ``UsageError`` if it exists,
+    ``HostReadError`` otherwise.
     """
+    if path == "-":
+        raise UsageError("'-' is standard input, not a file to write", hint="name a file")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o600 if private else 0o644)
@@ -129,11 +154,29 @@ def write_new(path: str, data: bytes, *, private: bool = False) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-    except OSError as error:
-        raise _cannot_write(path, error) from error
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
+        if isinstance(error, OSError):
+            raise _cannot_write(path, error) from error
+        raise
 
 
 def _cannot_write(path: str, error: OSError | ValueError) -> HostReadError | UsageError:
     if isinstance(error, OSError) and error.errno in {errno.ENOENT, errno.ENOTDIR}:
         return UsageError(f"{path}: its folder does not exist")
     return HostReadError(f"{path}: cannot be written: {_reason(error)}")
+
+
+def check_new(path: str) -> None:
+    """Refuse a file to be written that exists already, before any work is done for it."""
+    if os.path.lexists(path):
+        raise UsageError(
+            f"{path}: exists and is never overwritten", hint="name another file, or move it away"
+        )
+
+
+def refuse_shared_stdin(*paths: str | None) -> None:
+    """Refuse ``-`` for more than one file: the second would read nothing."""
+    if sum(path == "-" for path in paths) > 1:
+        raise UsageError("standard input can be only one of the files")
