@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 from sevkit.abi.sevchain import parse_parts
+from sevkit.documents import parse_json
 from sevkit.errors import FormatError
 
 if TYPE_CHECKING:
@@ -112,19 +112,7 @@ def encode_secret_options(header: bytes, secret: bytes) -> dict[str, str]:
 
 
 def _document(data: bytes, name: str) -> Mapping[str, object]:
-    if len(data) > MAX_DOCUMENT:
-        raise FormatError(name, f"larger than {MAX_DOCUMENT} bytes", offset=MAX_DOCUMENT)
-
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise FormatError(name, "a key occurs twice")
-        return found
-
-    try:
-        document = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(name, "is not JSON in UTF-8") from error
+    document = parse_json(data, name, limit=MAX_DOCUMENT)
     if not isinstance(document, dict):
         raise FormatError(name, "is not a JSON object")
     return document

@@ -1,0 +1,69 @@
+"""Why a launch measurement does not fit: other parameters tried through the owner's own HMAC.
+
+The launch digest of SEV and SEV-ES is not in the clear, so a candidate can be tested only with the
+TIK. Searched are the things that go wrong in the field: vCPU count (KubeVirt's hot-pluggable vCPUs
+are not measured), CPU signature, register era, DebugSwap in the features, kernel hashes, and
+plain SEV against SEV-ES. Bounded: at most some 70,000 digests, about a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from sevkit.errors import FormatError
+from sevkit.measure.launch_digest import compute_sev_digest, compute_sev_es_base
+from sevkit.measure.terms import Era, Vmm
+from sevkit.measure.vcpu import (
+    CHIP_SIGNATURES,
+    CPU_MODELS,
+    Registers,
+    names_of_signature,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sevkit.measure.kernel_hashes import KernelHashes
+
+#: SEV_FEATURES of SEV-ES guests: none, or DebugSwap, which Linux 6.6 to 6.8 turned on by itself.
+_FEATURES: Final = (0x0, 0x20)
+
+
+def explain_launch(
+    firmware: bytes, hashes: KernelHashes | None
+) -> Callable[[Callable[[bytes], bool]], str]:
+    """Return a search over a firmware's digests: it takes a test, and says what passes it.
+
+    The search returns one sentence, also where nothing fits. It never raises.
+    """
+
+    def search(confirms: Callable[[bytes], bool]) -> str:
+        tried = 0
+        for kernel in (hashes, None) if hashes is not None else (None,):
+            suffix = " without kernel hashes" if kernel is None and hashes is not None else ""
+            try:
+                for digest, words in _candidates(firmware, kernel):
+                    tried += 1
+                    if confirms(digest):
+                        return f"it fits {words}{suffix}"
+            except FormatError:
+                continue  # this firmware takes no kernel hashes, or its tables are malformed
+        return f"none of {tried} other combinations of vCPU count, CPU and era fits this firmware"
+
+    return search
+
+
+def _candidates(firmware: bytes, hashes: KernelHashes | None) -> Iterator[tuple[bytes, str]]:
+    yield compute_sev_digest(firmware, hashes), "plain SEV"
+    base = compute_sev_es_base(firmware, hashes)
+    signatures = dict.fromkeys((*CPU_MODELS.values(), *CHIP_SIGNATURES))
+    for features in _FEATURES:
+        for era in Era:
+            for signature in signatures:
+                registers = Registers(signature, features, Vmm.QEMU, era)
+                name = (names_of_signature(signature) or ("unnamed",))[0]
+                tail = f"CPU {signature:#x} ({name}), era {era.value}, features {features:#x}"
+                with contextlib.suppress(FormatError):  # no reset block: only the first vCPU
+                    for count, digest in enumerate(base.digests(registers), 1):
+                        yield digest, f"SEV-ES with {count} vCPUs, {tail}"

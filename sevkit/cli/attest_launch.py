@@ -1,0 +1,213 @@
+"""``sevkit attest launch``: is this paused SEV or SEV-ES guest the owner's own."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from sevkit.abi.policy import SevPolicy, parse_sev_policy
+from sevkit.attest.sev_explain import explain_launch
+from sevkit.attest.sev_launch import LaunchClaim, LaunchExpectations, judge_launch
+from sevkit.cli.base import Command
+from sevkit.cli.files import read_file
+from sevkit.cli.launch_options import (
+    HexNumber,
+    check_boot_options,
+    check_one_stdin,
+    hash_boot,
+    read_firmware,
+)
+from sevkit.cli.render import show_verdict
+from sevkit.cli.sev_options import policy_option, read_key
+from sevkit.errors import UsageError
+from sevkit.kubevirt.subresources import parse_measurement_info
+from sevkit.measure.launch_digest import compute_sev_es_digest_of_pages
+from sevkit.measure.launch_measurement import (
+    parse_launch_measurement,
+    parse_launch_measurement_base64,
+)
+from sevkit.measure.reference import Reference
+from sevkit.measure.sweep import Cpu, Request, compute_references
+from sevkit.measure.terms import MAX_VCPUS, Mode
+from sevkit.measure.vcpu import signature_of_model
+
+if TYPE_CHECKING:
+    from sevkit.measure.kernel_hashes import KernelHashes
+
+_VERSION: Final = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})(?:\.([0-9]{1,3}))?")
+_BYTE: Final = click.IntRange(0, 255)
+
+
+class FirmwareVersion(click.ParamType[tuple[int, int, int]]):
+    """``MAJOR.MINOR`` or ``MAJOR.MINOR.BUILD``, each 0 to 255."""
+
+    name = "MAJOR.MINOR[.BUILD]"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401  # click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[int, int, int]:
+        """Return (major, minor, build)."""
+        found = _VERSION.fullmatch(str(value))
+        parts = [int(part or 0) for part in found.groups()] if found else [256]
+        if max(parts) > 255:
+            self.fail(f"{value!r} is not MAJOR.MINOR or MAJOR.MINOR.BUILD", param, ctx)
+        return parts[0], parts[1], parts[2]
+
+
+@click.command(cls=Command, short_help="Verify a SEV or SEV-ES launch.")
+@click.option("--measurement", metavar="BASE64", help="The launch measurement, 48 bytes.")
+@click.option("--info", metavar="FILE", help="KubeVirt's SEVMeasurementInfo JSON instead.")
+@click.option("--api-major", type=_BYTE, help="API level of the platform; --info has it.")
+@click.option("--api-minor", type=_BYTE, help="The same, minor number.")
+@click.option("--build-id", type=_BYTE, help="Build of the platform's SEV firmware.")
+@click.option("--tik", required=True, metavar="FILE", help="The session's TIK, 16 bytes.")
+@policy_option
+@click.option("--firmware", required=True, metavar="FILE", help="Your own copy of the firmware.")
+@click.option("--kernel", metavar="FILE", help="Kernel of a measured direct boot.")
+@click.option("--initrd", metavar="FILE", help="Its initrd.")
+@click.option("--cmdline", metavar="TEXT", help="Its command line, exactly.")
+@click.option("--vcpus", type=click.IntRange(1, MAX_VCPUS), help="vCPUs at the start (SEV-ES).")
+@click.option("--vcpu-type", metavar="MODEL", help="CPU model, such as EPYC-Milan (SEV-ES).")
+@click.option("--vcpu-sig", type=HexNumber(32), help="CPUID signature instead of a model.")
+@click.option(
+    "--guest-features", type=HexNumber(64), help="SEV_FEATURES of the VMSA.  [default: 0]"
+)
+@click.option(
+    "--vmsa",
+    "vmsas",
+    metavar="FILE",
+    multiple=True,
+    help="VMSA page of each vCPU in order; with --vcpus the second stands for all further ones.",
+)
+@click.option("--min-firmware", type=FirmwareVersion(), help="Oldest SEV firmware to accept.")
+@click.option("--allow-debug", is_flag=True, help="Accept a policy without NODBG.")
+@click.option("--html", metavar="FILE", help="Also write the verdict as a page for people.")
+def command(html: str | None, **given: Any) -> int:  # noqa: ANN401  # twenty options, read by name
+    """Verify the launch measurement of a paused SEV or SEV-ES guest, before secrets go in.
+
+    The measurement is an HMAC keyed by the session's TIK over the launch digest of your own
+    firmware file (for SEV-ES also of every vCPU), the guest policy and the platform's firmware
+    level. For SEV-ES both register eras are tried, and the answer says which one matched. On a
+    mismatch, other vCPU counts, CPUs and policies are tried, to say what would have fitted.
+
+    \b
+    Example:
+      sevkit attest launch --info measurement.json --tik tik.bin --guest-policy 5 \\
+        --firmware OVMF.amdsev.fd --vcpus 4 --vcpu-type EPYC-Milan
+    """  # noqa: D301  # \b is click's mark for lines kept as they are
+    _check_options(given)
+    claim = _read_claim(given)
+    tik = read_key(given["tik"], "TIK")
+    firmware = read_firmware(given["firmware"])
+    hashes = hash_boot(given["kernel"], given["initrd"], given["cmdline"])
+    verdict, _ = judge_launch(
+        claim,
+        tik,
+        given["policy"],
+        _references(given, firmware, hashes),
+        LaunchExpectations(
+            min_firmware=given["min_firmware"],
+            allow_debug=given["allow_debug"],
+            firmware_sha256=hashlib.sha256(firmware).hexdigest(),
+        ),
+        at=datetime.now(UTC),
+        explain=explain_launch(firmware, hashes),
+    )
+    return show_verdict(verdict, html)
+
+
+def _check_options(given: dict[str, Any]) -> None:
+    numbers = [name for name in ("api_major", "api_minor", "build_id") if given[name] is not None]
+    if (given["measurement"] is None) == (given["info"] is None):
+        raise UsageError("give either --measurement or --info")
+    if given["info"] is not None and numbers:
+        raise UsageError(f"--{numbers[0].replace('_', '-')} with --info, which has its own")
+    if given["measurement"] is not None and len(numbers) != 3:
+        raise UsageError("--measurement needs --api-major, --api-minor and --build-id")
+    check_boot_options(given["kernel"], given["initrd"], given["cmdline"])
+    check_one_stdin(
+        *(given[name] for name in ("info", "tik", "firmware", "kernel", "initrd")), *given["vmsas"]
+    )
+    _check_vcpu_options(given)
+
+
+def _check_vcpu_options(given: dict[str, Any]) -> None:
+    model, signature, vcpus, vmsas = (
+        given[name] for name in ("vcpu_type", "vcpu_sig", "vcpus", "vmsas")
+    )
+    if model is not None:
+        signature_of_model(model)
+    if model is not None and signature is not None:
+        raise UsageError("--vcpu-type and --vcpu-sig name the CPU twice")
+    has_cpu = model is not None or signature is not None
+    if vmsas:
+        if has_cpu or given["guest_features"] is not None:
+            raise UsageError("--vmsa has the registers already: no CPU and no features with it")
+        if vcpus is not None and vcpus != len(vmsas) and not (len(vmsas) == 2 < vcpus):
+            raise UsageError(f"--vcpus {vcpus} with {len(vmsas)} VMSA pages")
+    elif (vcpus is not None) != has_cpu:
+        raise UsageError("SEV-ES needs --vcpus and one of --vcpu-type and --vcpu-sig")
+    elif given["guest_features"] is not None and not has_cpu:
+        raise UsageError("--guest-features without --vcpus")
+    if SevPolicy.ES in parse_sev_policy(given["policy"]) and not (has_cpu or vmsas):
+        raise UsageError(
+            "the guest policy demands SEV-ES, whose digest covers the vCPUs",
+            hint="add --vcpus N and --vcpu-type MODEL or --vcpu-sig HEX, or --vmsa FILE",
+        )
+
+
+def _read_claim(given: dict[str, Any]) -> LaunchClaim:
+    if given["info"] is None:
+        return LaunchClaim(
+            parse_launch_measurement_base64(given["measurement"]),
+            given["api_major"],
+            given["api_minor"],
+            given["build_id"],
+        )
+    info = parse_measurement_info(read_file(given["info"]))
+    return LaunchClaim(
+        parse_launch_measurement(info.measurement),
+        info.api_major,
+        info.api_minor,
+        info.build_id,
+        info.policy,
+        info.loader_sha,
+    )
+
+
+def _references(
+    given: dict[str, Any], firmware: bytes, hashes: KernelHashes | None
+) -> tuple[Reference, ...]:
+    vmsas: tuple[str, ...] = given["vmsas"]
+    if vmsas:
+        pages = tuple(read_file(path) for path in vmsas)
+        pages += pages[-1:] * max(0, (given["vcpus"] or 0) - len(pages))
+        digest = compute_sev_es_digest_of_pages(firmware, pages, hashes)
+        label = f"{len(pages)} VMSA pages of the owner's"
+        return (Reference(digest, Mode.SEV_ES, label, hashes is not None),)
+    if given["vcpus"] is None:
+        return compute_references(Request(Mode.SEV, firmware, hashes=hashes)).entries
+    model, signature = given["vcpu_type"], given["vcpu_sig"]
+    cpu = (
+        Cpu(f"{signature:#x}", signature)
+        if model is None
+        else Cpu(model, signature_of_model(model))
+    )
+    return compute_references(
+        Request(
+            Mode.SEV_ES,
+            firmware,
+            given["vcpus"],
+            given["vcpus"],
+            (cpu,),
+            sev_features=given["guest_features"] or 0,
+            hashes=hashes,
+        )
+    ).entries

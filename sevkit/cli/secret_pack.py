@@ -1,0 +1,165 @@
+"""``sevkit secret pack``: the launch secret packet for one verified launch."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from sevkit.abi.secret_packet import (
+    SecretEntry,
+    SecretPacket,
+    check_secret_area,
+    encode_secret_table,
+    parse_guid,
+    seal_packet,
+)
+from sevkit.abi.session import IV_SIZE, TransportKeys
+from sevkit.cli.base import Command, settings
+from sevkit.cli.files import read_file, warn_if_exposed, write_new
+from sevkit.cli.launch_options import check_one_stdin, read_firmware, warn
+from sevkit.cli.render import show_json
+from sevkit.cli.sev_options import read_key
+from sevkit.errors import FormatError, SevkitError, UsageError
+from sevkit.measure.launch_measurement import parse_launch_measurement_base64
+from sevkit.measure.ovmf import parse_ovmf
+from sevkit.secret import Secret
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+
+@click.command(cls=Command, short_help="Encrypt a secret table for one launch.")
+@click.option("--tik", required=True, metavar="FILE", help="The session's TIK, 16 bytes.")
+@click.option("--tek", required=True, metavar="FILE", help="The session's TEK, 16 bytes.")
+@click.option(
+    "--measurement",
+    required=True,
+    metavar="BASE64",
+    help="The launch measurement, 48 bytes; verify it first with 'sevkit attest launch'.",
+)
+@click.option(
+    "--secret",
+    "secrets",
+    required=True,
+    multiple=True,
+    metavar="GUID=FILE",
+    help="A secret, and the GUID by which the guest finds it. May be repeated.",
+)
+@click.option(
+    "--firmware", metavar="FILE", help="Check that the firmware's launch secret area has room."
+)
+@click.option("--out-header", required=True, metavar="FILE", help="Where the header goes.")
+@click.option("--out-payload", required=True, metavar="FILE", help="Where the ciphertext goes.")
+@click.option(
+    "--format",
+    "encoding",
+    type=click.Choice(["base64", "raw"]),
+    default="base64",
+    show_default=True,
+    help="base64 is what virsh, QEMU and KubeVirt take.",
+)
+def command(
+    *,
+    tik: str,
+    tek: str,
+    measurement: str,
+    secrets: tuple[str, ...],
+    firmware: str | None,
+    out_header: str,
+    out_payload: str,
+    encoding: str,
+) -> None:
+    """Encrypt secrets for injection into one launch, the one with this MEASUREMENT.
+
+    The packet opens in no other launch. Pack once for each launch and keep the packet if it has
+    to be sent again. Only pack for a launch that 'sevkit attest launch' accepted: this command
+    cannot know.
+
+    \b
+    Example:
+      sevkit secret pack --tik tik.bin --tek tek.bin --measurement "$M" \\
+        --secret 736869e5-84f0-4973-92ec-06879ce3da0b=disk.key \\
+        --firmware OVMF.amdsev.fd --out-header header.b64 --out-payload secret.b64
+    """  # noqa: D301  # \b is click's mark for lines kept as they are
+    named = [_split(value) for value in secrets]
+    _check_options(named, [tik, tek, firmware], out_header, out_payload)
+    found = parse_launch_measurement_base64(measurement)
+    keys = TransportKeys(tek=read_key(tek, "TEK"), tik=read_key(tik, "TIK"))
+    if keys.tek == keys.tik:
+        raise FormatError("TEK", "is the same key as the TIK")
+    table = encode_secret_table(SecretEntry(guid, _read_secret(path)) for guid, path in named)
+    if firmware is not None:
+        area = parse_ovmf(read_firmware(firmware)).secret_area
+        check_secret_area(table, None if area is None else (area.gpa, area.size))
+    packet = seal_packet(keys, table, measure=found.measure, iv=os.urandom(IV_SIZE))
+    _write(packet, out_header, out_payload, raw=encoding == "raw")
+    _show(packet, len(table), out_header, out_payload)
+
+
+def _split(value: str) -> tuple[UUID, str]:
+    text, separator, path = value.partition("=")
+    if not separator or not path:
+        raise UsageError("--secret is not GUID=FILE", hint="secrets come from files, never argv")
+    try:
+        return parse_guid(text), path
+    except FormatError as error:
+        raise UsageError(f"--secret: {error.message}") from error
+
+
+def _check_options(
+    named: list[tuple[UUID, str]], files: list[str | None], header: str, payload: str
+) -> None:
+    guids = [guid for guid, _ in named]
+    if len(set(guids)) != len(guids):
+        raise UsageError("--secret names one GUID twice", hint="a guest would find only one")
+    if any(guid.int == 0 for guid in guids):
+        raise UsageError("--secret names the nil GUID", hint="no guest looks for it")
+    check_one_stdin(*files, *(path for _, path in named))
+    for option, path in (("--out-header", header), ("--out-payload", payload)):
+        if path in {"", "-"}:
+            raise UsageError(f"{option} needs a file")
+        if os.path.lexists(path):
+            raise UsageError(f"{path}: exists and is never overwritten", hint="name another file")
+    if os.path.abspath(header) == os.path.abspath(payload):  # noqa: PTH100  # no link is followed
+        raise UsageError("--out-header and --out-payload name one file")
+
+
+def _read_secret(path: str) -> Secret:
+    exposed = warn_if_exposed(path)
+    if exposed:
+        warn(exposed)
+    return Secret(read_file(path))
+
+
+def _write(packet: SecretPacket, header: str, payload: str, *, raw: bool) -> None:
+    """Write both files, or neither: a header without its payload is no packet."""
+
+    def encode(data: bytes) -> bytes:
+        return data if raw else base64.b64encode(data)
+
+    write_new(payload, encode(packet.ciphertext), private=True)
+    try:
+        write_new(header, encode(packet.header), private=True)
+    except SevkitError:
+        os.unlink(payload)  # noqa: PTH108  # our own file of a moment ago, by its given name
+        raise
+
+
+def _show(packet: SecretPacket, size: int, header: str, payload: str) -> None:
+    document = {
+        "schema": "sevkit.io/secret-packet/v1",
+        "header": base64.b64encode(packet.header).decode("ascii"),
+        "secret": base64.b64encode(packet.ciphertext).decode("ascii"),
+        "table_bytes": size,
+        "header_sha256": hashlib.sha256(packet.header).hexdigest(),
+        "files": {"header": header, "payload": payload},
+    }
+    if settings().json:
+        show_json(document)
+        return
+    click.echo(header)
+    click.echo(payload)
