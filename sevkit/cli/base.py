@@ -13,6 +13,8 @@ from sevkit.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from click.shell_completion import CompletionItem
+
 
 @final
 @dataclass(slots=True)
@@ -92,21 +94,46 @@ class LazyGroup(click.Group):
         module, _, attribute = self._table[cmd_name][0].partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except ModuleNotFoundError as error:
-            extra = EXTRAS.get((error.name or "").partition(".")[0])
-            if extra is None:
+        except ImportError as error:
+            refusal = missing_extra(error)
+            if refusal is None:
                 raise
-            raise UsageError(
-                f"this command needs the extra '{extra}'", hint=f"pip install 'sevkit[{extra}]'"
-            ) from error
+            raise refusal from error
         if not isinstance(found, click.Command):
             raise TypeError(attribute)
         return found
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete names from the table, without importing a command."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415  # only when completing
+
+        names = [
+            CompletionItem(name, help=row[1])
+            for name, row in self._table.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's signature
         """List the commands from the table, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, row[1]) for name, row in self._table.items()])
+
+
+def missing_extra(error: ImportError) -> UsageError | None:
+    """Return the refusal that names the extra whose package is missing, or None for any other.
+
+    A package that is there and does not load (a missing shared library) is named as well.
+    """
+    package = (error.name or "").partition(".")[0]
+    extra = EXTRAS.get(package)
+    if extra is None:
+        return None
+    if isinstance(error, ModuleNotFoundError):
+        return UsageError(
+            f"this command needs the extra '{extra}'", hint=f"pip install 'sevkit[{extra}]'"
+        )
+    return UsageError(f"the extra '{extra}' is installed, but {package} does not load: {error}")
 
 
 #: Top-level module of an optional package, and the extra that installs it.
@@ -115,6 +142,7 @@ EXTRAS: Final[Mapping[str, str]] = {
     "prometheus_client": "agent",
     "uvicorn": "webhook",
     "libvirt": "libvirt",
+    "libvirtmod": "libvirt",
     "lxml": "libvirt",
     "rich": "rich",
 }

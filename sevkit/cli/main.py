@@ -6,7 +6,10 @@ on an uncaught error, so it is not used: the group is invoked here and every out
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
+import itertools
 import json
 import os
 import sys
@@ -15,18 +18,24 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from sevkit import __version__
-from sevkit.cli.base import LazyGroup, Settings
-from sevkit.errors import FormatError, InternalError, SevkitError
+from sevkit.cli.base import LazyGroup, Settings, missing_extra
+from sevkit.errors import FormatError, InternalError, SevkitError, UndecidedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 INTERRUPTED: Final = 130
 STDOUT_CLOSED: Final = 141
 
 _COMPLETE_VARIABLE: Final = "_SEVKIT_COMPLETE"
 
-TOP: Final = {
+#: What a command may answer; everything else that a process can end with is ours to say.
+_CODES: Final = frozenset({0, 1, 2, 3, 4, 5, 65, 70})
+#: Files that a command names are read and written by ``files``, which maps their errors. What
+#: arrives here with one of these comes from standard output.
+_OUTPUT_ERRORS: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT})
+
+TOP: Final[Mapping[str, tuple[str, str]]] = {
     "attest": ("sevkit.cli.groups:attest", "Verify reports, launches and platforms."),
     "measure": ("sevkit.cli.measure:command", "Compute expected launch digests."),
     "session": ("sevkit.cli.groups:session", "Make launch sessions for SEV and SEV-ES."),
@@ -39,10 +48,10 @@ TOP: Final = {
 
 
 class _Sevkit(LazyGroup):
-    def __init__(self) -> None:
+    def __init__(self, table: Mapping[str, tuple[str, str]]) -> None:
         super().__init__(
             "sevkit",
-            TOP,
+            table,
             "AMD SEV, SEV-ES and SEV-SNP made practical on KubeVirt.\n\n"
             "stdout carries the answer only. Exit codes: 0 accepted or done, 1 not authentic, "
             "2 usage, 3 authentic but not acceptable, 4 undecided, 5 refused as insecure, "
@@ -60,9 +69,9 @@ class _Sevkit(LazyGroup):
         )
 
 
-def program() -> click.Command:
+def program(table: Mapping[str, tuple[str, str]] = TOP) -> click.Command:
     """Return the whole command, for documentation and shell completion."""
-    return _Sevkit()
+    return _Sevkit(table)
 
 
 def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:
@@ -71,16 +80,28 @@ def _print_version(context: click.Context, _: click.Parameter, value: bool) -> N
         context.exit()
 
 
-def _invoke(arguments: Sequence[str], settings: Settings) -> int:
-    if _COMPLETE_VARIABLE in os.environ:
-        from click.shell_completion import shell_complete  # noqa: PLC0415  # only when completing
+def _complete(group: click.Command, instruction: str) -> int:
+    from click.shell_completion import shell_complete  # noqa: PLC0415  # only when completing
 
-        instruction = os.environ[_COMPLETE_VARIABLE]
-        return shell_complete(_Sevkit(), {}, "sevkit", _COMPLETE_VARIABLE, instruction)
-    group = _Sevkit()
+    if shell_complete(group, {}, "sevkit", _COMPLETE_VARIABLE, instruction):
+        raise UsageError(f"{_COMPLETE_VARIABLE} is not an instruction of bash, zsh or fish")
+    return 0
+
+
+def _invoke(
+    arguments: Sequence[str], settings: Settings, table: Mapping[str, tuple[str, str]]
+) -> int:
+    group = program(table)
+    if _COMPLETE_VARIABLE in os.environ:
+        return _complete(group, os.environ[_COMPLETE_VARIABLE])
     with group.make_context("sevkit", list(arguments), obj=settings) as context:
         result = group.invoke(context)
-    return result if isinstance(result, int) else 0
+    if result is None:
+        return 0
+    if type(result) is not int or result not in _CODES:
+        # True would leave the process as 1, 256 as 0: both are verdicts that nobody reached.
+        raise InternalError(f"the command answered {result!r}, which is no exit code")
+    return result
 
 
 def _say(message: str, hint: str = "") -> None:
@@ -91,7 +112,7 @@ def _say(message: str, hint: str = "") -> None:
 
 def _one_line(text: str) -> str:
     """Escape what would move a terminal's cursor: messages may quote what an attacker wrote."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _report(error: SevkitError, settings: Settings) -> int:
@@ -110,7 +131,7 @@ def _report(error: SevkitError, settings: Settings) -> int:
     return error.exit_code
 
 
-def _traceback(error: BaseException, settings: Settings) -> int:
+def _bug(error: BaseException, settings: Settings) -> int:
     if settings.verbose:
         import traceback  # noqa: PLC0415  # only on a bug
 
@@ -122,53 +143,82 @@ def _traceback(error: BaseException, settings: Settings) -> int:
     return _report(bug, settings)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code. Never raises."""
+def main(arguments: Sequence[str], table: Mapping[str, tuple[str, str]] = TOP) -> int:
+    """Run one command and return its exit code. Never raises.
+
+    ``table`` is the table of commands, for programs and tests that bring their own.
+    """
+    if sys.stdout is None:
+        return STDOUT_CLOSED
     settings = Settings()
     try:
-        try:
-            if sys.stdout is None:
-                return STDOUT_CLOSED
-            code = _guarded(arguments, settings)
-            sys.stdout.flush()
-        except OSError as error:
-            if error.errno != errno.EPIPE:
-                return _traceback(error, settings)
-            _silence()
-            return STDOUT_CLOSED
+        code = _guarded(arguments, settings, table)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BaseException:  # noqa: BLE001  # even the report failed: still never a verdict
-        _silence()
-        return InternalError.exit_code
+    except BaseException as error:  # noqa: BLE001  # even the report failed: still never a verdict
+        return _give_up(error)
     return code
 
 
-def _guarded(arguments: Sequence[str], settings: Settings) -> int:
+def _give_up(error: BaseException) -> int:
+    """Return the code for an answer, or a report, that could not be written."""
+    code = InternalError.exit_code
+    if isinstance(error, OSError):
+        if error.errno == errno.EPIPE:
+            code = STDOUT_CLOSED
+        else:
+            code = UndecidedError.exit_code
+            with contextlib.suppress(OSError, ValueError):
+                _say(f"the answer could not be written: {error.strerror or error}")
+    _silence()
+    return code
+
+
+def _guarded(
+    arguments: Sequence[str], settings: Settings, table: Mapping[str, tuple[str, str]]
+) -> int:
     try:
-        return _invoke(arguments, settings)
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
+        return _invoke(arguments, settings, table)
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted")
         return INTERRUPTED
-    except click.ClickException as error:
-        return _refuse_usage(error)
-    except SevkitError as error:
-        return _report(error, settings)
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.EPIPE:
-            raise
-        return _traceback(error, settings)
-
-
-def _refuse_usage(error: click.ClickException) -> int:
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+    except click.exceptions.Exit as stop:
+        return _bug(stop, settings) if stop.exit_code else 0
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        return 2
+        return UsageError.exit_code
+    except (Exception, SystemExit) as error:
+        if isinstance(error, OSError) and error.errno in _OUTPUT_ERRORS:
+            raise
+        if isinstance(error, click.ClickException):
+            settings.json = settings.json or _asked_for_json(arguments)
+        known = _known(error)
+        return _report(known, settings) if known else _bug(error, settings)
+
+
+def _known(error: BaseException) -> SevkitError | None:
+    """Return the failure as ours: what we raised, click's refusals, an extra that is missing."""
+    if isinstance(error, SevkitError):
+        return error
+    if isinstance(error, click.ClickException):
+        return _usage(error)
+    return missing_extra(error) if isinstance(error, ImportError) else None
+
+
+def _asked_for_json(arguments: Sequence[str]) -> bool:
+    """Whether a command line that could not be parsed asks for JSON."""
+    pairs = itertools.pairwise(arguments)
+    return "--output=json" in arguments or ("--output", "json") in pairs
+
+
+def _usage(error: click.ClickException) -> UsageError:
+    """Return click's refusal in our manner: one line, lower case, no full stop."""
     context = error.ctx if isinstance(error, click.UsageError) else None
-    _say(error.format_message(), f"{context.command_path} --help" if context else "")
-    return 2
+    text = error.format_message().removesuffix(".")
+    return UsageError(
+        text[:1].lower() + text[1:], hint=f"{context.command_path} --help" if context else ""
+    )
 
 
 def _silence() -> None:
@@ -176,11 +226,15 @@ def _silence() -> None:
     devnull = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
-            os.dup2(devnull, stream.fileno())
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(devnull, stream.fileno())
 
 
 def run() -> NoReturn:
     """Console entry point."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A locale without our letters must not turn an answer into an internal error.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main(sys.argv[1:]))
 
 
