@@ -8,6 +8,7 @@ Equal requests at the same time become one: the key service allows about one in 
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -51,6 +52,11 @@ class Sourced:
     url: str
     origin: str
     cached: bool
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the bytes, in hex."""
+        return hashlib.sha256(self.data).hexdigest()
 
 
 @final
