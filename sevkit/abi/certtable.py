@@ -27,6 +27,15 @@ ARK: Final = uuid.UUID("c0b406a4-a803-4952-9743-3fb6014cd0ae")
 CRL: Final = uuid.UUID("92f81bc3-5811-4d3d-97ff-d19f88dc67ea")
 PLATFORM: Final = uuid.UUID("ecae0c0f-9502-43b1-afa2-0ae2e0d565b6")
 
+NAMES: Final = {
+    VCEK: "VCEK",
+    VLEK: "VLEK",
+    ASK: "ASK",
+    ARK: "ARK",
+    CRL: "CRL",
+    PLATFORM: "extra platform info",
+}
+
 _NIL: Final = uuid.UUID(int=0)
 _ENTRY: Final = struct.Struct("<16sII")
 

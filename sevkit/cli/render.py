@@ -103,21 +103,26 @@ def _shorten(text: str) -> str:
     return text if len(text) <= _LONG or " " in text else f"{text[:_LONG]}…"
 
 
-def flatten(evidence: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (name, value) for every leaf of the evidence, escaped for a terminal."""
+def flatten(evidence: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Yield (name, value) for every line of the evidence, escaped for a terminal.
+
+    A list of words is one line, a list of mappings one line each.
+    """
     for name, value in evidence.items():
-        if isinstance(value, dict) and value and all(isinstance(v, int) for v in value.values()):
-            yield prefix + name, " ".join(f"{key}={part}" for key, part in value.items())
-        elif isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{name}.")
-        elif isinstance(value, list):
-            for index, item in enumerate(value):
-                if isinstance(item, dict):
-                    yield from flatten(item, f"{prefix}{name}.{index}.")
-                else:
-                    yield f"{prefix}{name}.{index}", plain(str(item))
+        if isinstance(value, list):
+            if all(isinstance(item, str) for item in value):
+                yield name, plain(" ".join(map(str, value)) or "none")
+                continue
+            for item in value:
+                yield name, plain(_words(item))
         else:
-            yield prefix + name, plain("yes" if value is True else str(value))
+            yield name, plain(_words(value))
+
+
+def _words(value: object) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{key}={part}" for key, part in value.items())
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def _rich_table(verdict: Verdict) -> bool:
