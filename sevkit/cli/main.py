@@ -230,12 +230,12 @@ def _silence() -> None:
                 os.dup2(devnull, stream.fileno())
 
 
-def run() -> NoReturn:
-    """Console entry point."""
+def run(table: Mapping[str, tuple[str, str]] = TOP) -> NoReturn:
+    """Run the command of this process's argv, and end the process."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A locale without our letters must not turn an answer into an internal error.
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], table))
 
 
 if __name__ == "__main__":
