@@ -30,9 +30,10 @@ _MEANING: Final = {
 }
 _CHECKS_HEAD: Final = (
     "A verdict lists every check of its subject, with the outcome `pass`, `fail`, `warn` or "
-    "`skip`, and says of a skipped one why. Names are stable. A check that must be made can "
-    "only pass or fail: an acceptance without it is refused as an internal error. Sources: "
-    "55766 is AMD's SEV API, 56860 the SEV-SNP firmware ABI, 57230 the VCEK specification."
+    "`skip`, and says of a skipped one why. Names are stable. An acceptance without a "
+    "check that must be made is refused as an internal error; such a check can only pass or "
+    "fail, except that one of acceptance warns where the caller accepted its risk by name. "
+    "Sources: 55766 is AMD's SEV API, 56860 the SEV-SNP firmware ABI, 57230 the VCEK specification."
 )
 _TITLES: Final = {
     "SNP_REPORT": "`attest report`: an SEV-SNP attestation report",
