@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from sevkit.abi.product import ProductLine
 from sevkit.abi.vek import (
+    ARC,
     CSP_ID,
     FMC_SPL,
     HWID,
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sevkit.abi.tcb import TcbVersion
+
+#: OIDs that no certificate has, by the length of the dotted OID that they stand in for.
+_STAND_IN: Final = {len(ARC + tail): ARC + tail for tail in ("9", "9.9")}
 
 EPOCH: Final = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 YEAR: Final = dt.timedelta(days=365)
@@ -106,8 +110,13 @@ def issue(
     *,
     spec: SigningSpec = GOOD,
     extensions: Mapping[str, bytes] | None = None,
+    duplicate: str | None = None,
 ) -> bytes:
-    """Return the DER of a certificate with AMD's algorithms; ``spec`` makes it differ."""
+    """Return the DER of a certificate with AMD's algorithms; ``spec`` makes it differ.
+
+    ``duplicate`` is the OID of an extension that then occurs twice, which X.509 forbids: the
+    certificate is made with a stand-in of the same length, renamed, and signed again.
+    """
     builder = (
         x509.CertificateBuilder()
         .subject_name(_name(subject))
@@ -124,9 +133,36 @@ def issue(
             x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value),
             critical=oid in spec.critical,
         )
+    if duplicate is not None:
+        builder = builder.add_extension(
+            x509.UnrecognizedExtension(
+                x509.ObjectIdentifier(_STAND_IN[len(duplicate)]), (extensions or {})[duplicate]
+            ),
+            critical=False,
+        )
     pss = padding.PSS(padding.MGF1(spec.hash_algorithm), spec.salt)
     certificate = builder.sign(signer, spec.hash_algorithm, rsa_padding=pss)  # type: ignore[arg-type]  # any hash on purpose
-    return certificate.public_bytes(Encoding.DER)
+    der = certificate.public_bytes(Encoding.DER)
+    return der if duplicate is None else _rename(der, certificate, duplicate, signer, pss)
+
+
+def _rename(
+    der: bytes, made: x509.Certificate, oid: str, signer: rsa.RSAPrivateKey, pss: padding.PSS
+) -> bytes:
+    """Give the stand-in its OID, and sign again: signatures of one key have one length."""
+    body = made.tbs_certificate_bytes
+    renamed = body.replace(_encode_oid(_STAND_IN[len(oid)]), _encode_oid(oid))
+    signature = signer.sign(renamed, pss, hashes.SHA384())
+    return der.replace(body, renamed).replace(made.signature, signature)
+
+
+def _encode_oid(oid: str) -> bytes:
+    """Return an OID of AMD's arc as its DER, all arcs below 128 but 3704."""
+    arcs = [int(arc) for arc in oid.split(".")]
+    content = bytes((40 * arcs[0] + arcs[1],))
+    for arc in arcs[2:]:
+        content += bytes((0x80 | arc >> 7, arc & 0x7F)) if arc > 127 else bytes((arc,))
+    return bytes((6, len(content))) + content
 
 
 @final
@@ -198,8 +234,12 @@ class SimulatedRoots:
         spec: SigningSpec = _LEAF,
         signer: rsa.RSAPrivateKey | None = None,
         issuer_cn: str | None = None,
+        duplicate: str | None = None,
     ) -> bytes:
-        """Return a VCEK or VLEK as DER; ``signer`` and ``issuer_cn`` replace the right ones."""
+        """Return a VCEK or VLEK as DER; ``signer`` and ``issuer_cn`` replace the right ones.
+
+        The extension with the OID ``duplicate`` occurs twice.
+        """
         return issue(
             f"SEV-{kind}",
             issuer_cn or self.intermediate_cn(kind),
@@ -207,6 +247,7 @@ class SimulatedRoots:
             signer or self.intermediate_key(kind),
             spec=spec,
             extensions=extensions,
+            duplicate=duplicate,
         )
 
     def make_crl(

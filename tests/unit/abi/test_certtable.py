@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import struct
+import uuid
+
+import pytest
+
+from sevkit.abi.certtable import ARK, ASK, VCEK, encode_cert_table, parse_cert_table
+from sevkit.errors import FormatError
+
+
+def entry(guid: uuid.UUID, offset: int, length: int) -> bytes:
+    return struct.pack("<16sII", guid.bytes_le, offset, length)
+
+
+END = bytes(24)
+
+
+def test_what_is_encoded_is_read_back() -> None:
+    blobs = {VCEK: b"vcek", ASK: b"", ARK: b"ark" * 100}
+    assert parse_cert_table(encode_cert_table(blobs)) == blobs
+
+
+def test_no_bytes_are_an_empty_table() -> None:
+    assert parse_cert_table(b"") == {}
+
+
+def test_padding_behind_the_blobs_is_the_hosts_page() -> None:
+    assert parse_cert_table(encode_cert_table({VCEK: b"x"}) + bytes(4000)) == {VCEK: b"x"}
+
+
+@pytest.mark.parametrize(
+    ("defect", "data"),
+    [
+        ("one byte", b"\0"),
+        ("no closing entry", entry(VCEK, 24, 0)),
+        ("a closing entry that is not zero", entry(uuid.UUID(int=0), 1, 0)),
+        ("a blob inside the entries", entry(VCEK, 8, 4) + END),
+        ("a blob past the end", entry(VCEK, 48, 5) + END + b"1234"),
+        ("an offset past the end", entry(VCEK, 2**32 - 1, 2**32 - 1) + END),
+        ("blobs over each other", entry(VCEK, 72, 4) + entry(ASK, 74, 4) + END + b"123456"),
+        ("one GUID twice", entry(VCEK, 72, 1) + entry(VCEK, 73, 1) + END + b"12"),
+        ("too many entries", b"".join(entry(uuid.uuid4(), 0, 0) for _ in range(40)) + END),
+        ("too large", bytes((1 << 20) + 1)),
+    ],
+)
+def test_a_malformed_table_is_refused(defect: str, data: bytes) -> None:
+    with pytest.raises(FormatError):
+        parse_cert_table(data)
+    assert defect
