@@ -134,12 +134,13 @@ def command(
     chosen = _mode(asked, manifest)
     _check(asked, chosen)
     first, last = _vcpus(asked, chosen, manifest)
+    cpus = _cpus(asked, chosen, manifest)
     request = Request(
         chosen,
         read_firmware(firmware),
         first,
         last,
-        _cpus(asked, chosen, manifest),
+        cpus,
         (asked.era,) if asked.era else (Era.INIT, Era.INIT2),
         _features(asked, chosen),
         asked.vmm or Vmm.QEMU,

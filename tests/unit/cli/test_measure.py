@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sevkit.cli.main import main
+from sevkit.measure.kernel_hashes import compute_kernel_hashes
+from sevkit.measure.launch_digest import (
+    compute_firmware_hash,
+    compute_sev_digest,
+    compute_sev_es_digest,
+    compute_snp_digest,
+)
+from sevkit.measure.reference import parse_reference_set
+from sevkit.measure.terms import Era, Vmm
+from sevkit.measure.vcpu import Registers
+from sevkit.testing.firmware import FirmwareImage, encode_firmware
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IMAGE = encode_firmware(FirmwareImage())
+MILAN = Registers(0xA00F11, 1)
+
+
+@pytest.fixture
+def firmware(tmp_path: Path) -> str:
+    path = tmp_path / "OVMF.fd"
+    path.write_bytes(IMAGE)
+    return str(path)
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> str:
+    path = tmp_path / "vmlinuz"
+    path.write_bytes(b"kernel")
+    return str(path)
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "vmi.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def snp(firmware: str, *more: str) -> list[str]:
+    return ["measure", "--mode", "snp", "--firmware", firmware, *more]
+
+
+def test_one_digest_is_printed_alone(firmware: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(snp(firmware, "--vcpus", "2", "--vcpu-type", "EPYC-Milan")) == 0
+    out = capsys.readouterr()
+    assert out.out == compute_snp_digest(IMAGE, MILAN, 2).hex() + "\n"
+    assert out.err == ""
+
+
+def test_sev_needs_neither_vcpus_nor_cpu(firmware: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["measure", "--mode", "sev", "--firmware", firmware]) == 0
+    assert capsys.readouterr().out == compute_sev_digest(IMAGE).hex() + "\n"
+
+
+@pytest.mark.parametrize("vmm", ["ec2", "gce"])
+def test_ec2_and_gce_need_no_cpu(
+    vmm: str, firmware: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(snp(firmware, "--vcpus", "2", "--vmm", vmm)) == 0
+    expected = compute_snp_digest(IMAGE, Registers(0, 1, Vmm(vmm)), 2)
+    assert capsys.readouterr().out == expected.hex() + "\n"
+
+
+def test_zero_is_a_signature(firmware: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(snp(firmware, "--vcpus", "1", "--vcpu-sig", "0")) == 0
+    assert capsys.readouterr().out == compute_snp_digest(IMAGE, Registers(0, 1), 1).hex() + "\n"
+
+
+def test_several_digests_are_lines_of_digest_tab_and_label(
+    firmware: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = snp(firmware, "--vcpus", "1-2", "--vcpu-type", "EPYC-Milan", "--vcpu-sig", "0x5")
+    assert main(arguments) == 0
+    assert [line.split("\t") for line in capsys.readouterr().out.splitlines()] == [
+        [compute_snp_digest(IMAGE, MILAN, 1).hex(), "1 vCPU, EPYC-Milan"],
+        [compute_snp_digest(IMAGE, MILAN, 2).hex(), "2 vCPUs, EPYC-Milan"],
+        [compute_snp_digest(IMAGE, Registers(5, 1), 1).hex(), "1 vCPU, signature 0x5"],
+        [compute_snp_digest(IMAGE, Registers(5, 1), 2).hex(), "2 vCPUs, signature 0x5"],
+    ]
+
+
+def test_sev_es_without_era_prints_both(firmware: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["measure", "--mode", "sev-es", "--firmware", firmware, "--vcpus", "1"]
+    assert main([*arguments, "--vcpu-type", "EPYC-Milan"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == [
+        compute_sev_es_digest(IMAGE, Registers(0xA00F11, 0, era=era), 1).hex() for era in Era
+    ]
+
+
+def test_base64_is_of_the_same_digest(firmware: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["measure", "--mode", "sev", "--firmware", firmware, "--format", "base64"]) == 0
+    assert base64.b64decode(capsys.readouterr().out) == compute_sev_digest(IMAGE)
+
+
+def test_json_is_a_reference_set(
+    firmware: str, kernel: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = snp(firmware, "--vcpus", "1-3", "--vcpu-type", "EPYC-Milan", "--output", "json")
+    assert main([*arguments, "--kernel", kernel]) == 0
+    found = parse_reference_set(capsys.readouterr().out.encode())
+    hashes = compute_kernel_hashes(b"kernel")
+    assert [entry.digest for entry in found.entries] == [
+        compute_snp_digest(IMAGE, MILAN, n, hashes) for n in (1, 2, 3)
+    ]
+    assert all(entry.covers_kernel for entry in found.entries)
+
+
+def test_kernel_initrd_and_command_line_are_measured(
+    firmware: str, kernel: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["measure", "--mode", "sev", "--firmware", firmware, "--kernel", kernel]
+    assert main([*arguments, "--initrd", kernel, "--cmdline", "ro \n"]) == 0
+    hashes = compute_kernel_hashes(b"kernel", initrd=b"kernel", cmdline="ro \n")
+    assert capsys.readouterr().out == compute_sev_digest(IMAGE, hashes).hex() + "\n"
+
+
+def test_a_firmware_hash_replaces_the_pages_and_is_said(
+    firmware: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.fd"
+    other.write_bytes(encode_firmware(FirmwareImage(filler=0)))
+    seed = compute_firmware_hash(IMAGE).hex()
+    options = ("--vcpus", "1", "--vcpu-sig", "A00F11", "--firmware-hash", seed)
+    assert main(snp(str(other), *options)) == 0
+    out = capsys.readouterr()
+    assert out.out == compute_snp_digest(IMAGE, MILAN, 1).hex() + "\n"
+    assert "are not looked at" in out.err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--vcpus", "1"],
+        ["--vcpu-sig", "0"],
+        ["--vcpus", "0", "--vcpu-sig", "0"],
+        ["--vcpus", "513", "--vcpu-sig", "0"],
+        ["--vcpus", "3-2", "--vcpu-sig", "0"],
+        ["--vcpus", "1-", "--vcpu-sig", "0"],
+        ["--vcpus", "-1", "--vcpu-sig", "0"],
+        ["--vcpus", "\u0661", "--vcpu-sig", "0"],
+        ["--vcpus", "1", "--vcpu-sig", "0x"],
+        ["--vcpus", "1", "--vcpu-sig", "100000000"],
+        ["--vcpus", "1", "--vcpu-type", "EPYC-Napels"],
+        ["--vcpus", "1", "--vcpu-sig", "0", "--era", "init"],
+        ["--vcpus", "1", "--vcpu-sig", "0", "--guest-features", "0x20"],
+        ["--vcpus", "1", "--vcpu-sig", "0", "--guest-features", "1" + "0" * 16],
+        ["--vcpus", "1", "--vcpu-sig", "0", "--vmm", "hyperv"],
+        ["--vcpus", "1", "--vcpu-sig", "0", "--firmware-hash", "00" * 47],
+        ["--vcpus", "1", "--vcpu-sig", "0", "--firmware-hash", " " * 96],
+        ["--vcpus", "1", "--vcpu-sig", "0", "--kernel", ""],
+        ["--vcpus", "1", "--vcpu-sig", "0", "--kernel", "/nonexistent"],
+        ["--vcpus", "1", "--vcpu-sig", "0", "--kernel", "/"],
+        ["--vcpus", "1", "--vcpu-sig", "0", "--initrd", "/dev/null"],
+        ["--vcpus", "1", "--vcpu-sig", "0", "--cmdline", "quiet"],
+        ["--vcpus", "1", "--vcpu-sig", "0", "--kernel", "/dev/null", "--cmdline", "a\0b"],
+        ["--vcpus", "1", "--vcpu-sig", "0", "--kernel", "-", "--initrd", "-"],
+        ["--vcpus", "1", "--vcpu-sig", "0", "--format", "base64", "--output", "json"],
+        ["--mode", "sev", "--vmm", "ec2"],
+        ["--mode", "sev", "--guest-features", "1"],
+        ["--mode", "sev", "--firmware-hash", "00" * 48],
+        ["--mode", "sev-es", "--vcpus", "1", "--vcpu-sig", "0", "--guest-features", "1"],
+        ["--mode", "sev-es", "--vcpus", "1", "--vcpu-sig", "0", "--vmm", "gce"],
+    ],
+)
+def test_an_ill_formed_request_is_a_usage_error(
+    options: list[str], firmware: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(snp(firmware, *options)) == 2
+    out = capsys.readouterr()
+    assert "json" in options or out.out == ""
+    assert out.err.startswith("sevkit: ")
+
+
+def test_options_are_judged_before_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(snp("/nonexistent", "--vcpus", "1")) == 2
+    assert "--vcpu-type or --vcpu-sig is missing" in capsys.readouterr().err
+
+
+def test_a_mode_is_demanded(firmware: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["measure", "--firmware", firmware]) == 2
+    assert "--mode is missing" in capsys.readouterr().err
+
+
+def test_a_malformed_firmware_is_exit_65(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.fd"
+    path.write_bytes(b"short")
+    assert main(["measure", "--mode", "sev", "--firmware", str(path)]) == 65
+    assert capsys.readouterr().out == ""
+
+
+def test_an_empty_kernel_is_refused_but_dev_null_is_meant(
+    firmware: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
+    arguments = ["measure", "--mode", "sev", "--firmware", firmware]
+    assert main([*arguments, "--kernel", str(empty)]) == 2
+    assert "is empty" in capsys.readouterr().err
+    assert main([*arguments, "--kernel", "/dev/null"]) == 0
+    out = capsys.readouterr()
+    assert out.out == compute_sev_digest(IMAGE, compute_kernel_hashes(b"")).hex() + "\n"
+    assert "an empty file is measured" in out.err
+
+
+def test_a_command_line_that_linux_would_cut_is_measured_with_a_warning(
+    firmware: str, kernel: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["measure", "--mode", "sev", "--firmware", firmware, "--kernel", kernel]
+    assert main([*arguments, "--cmdline", "x" * 5000]) == 0
+    out = capsys.readouterr()
+    hashes = compute_kernel_hashes(b"kernel", cmdline="x" * 5000)
+    assert out.out == compute_sev_digest(IMAGE, hashes).hex() + "\n"
+    assert "longer than the 2047 bytes" in out.err
+
+
+MANIFEST = """\
+apiVersion: kubevirt.io/v1
+kind: VirtualMachineInstance
+metadata: {name: guest}
+spec:
+  domain:
+    cpu: {model: EPYC-Milan, cores: 2}
+    launchSecurity: {snp: {}}
+"""
+
+
+def test_a_manifest_gives_what_is_not_given(
+    firmware: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, MANIFEST)
+    assert main(["measure", "--vmi", path, "--firmware", firmware]) == 0
+    assert capsys.readouterr().out == compute_snp_digest(IMAGE, MILAN, 2).hex() + "\n"
+    assert main(["measure", "--vmi", path, "--firmware", firmware, "--output", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["digests"][0]["parameters"]["guest_policy"] == "0x30000"
+
+
+def test_options_go_before_the_manifest(
+    firmware: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, MANIFEST)
+    arguments = ["measure", "--vmi", path, "--firmware", firmware]
+    assert main([*arguments, "--vcpus", "3", "--vcpu-sig", "0x800f12"]) == 0
+    expected = compute_snp_digest(IMAGE, Registers(0x800F12, 1), 3)
+    assert capsys.readouterr().out == expected.hex() + "\n"
+    assert main([*arguments, "--mode", "sev"]) == 2
+    assert "the manifest asks for snp" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["host-model", "host-passthrough", "''"])
+def test_a_manifest_with_the_hosts_cpu_needs_the_signature(
+    model: str, firmware: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, MANIFEST.replace("EPYC-Milan", model))
+    assert main(["measure", "--vmi", path, "--firmware", firmware]) == 2
+    assert "--vcpu-sig" in capsys.readouterr().err
+    arguments = ["measure", "--vmi", path, "--firmware", firmware, "--vcpu-sig", "0xa00f11"]
+    assert main(arguments) == 0
+
+
+def test_what_a_manifest_does_not_have_measured_is_said(
+    firmware: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, MANIFEST + "    firmware: {kernelBoot: {}}\n")
+    assert main(["measure", "--vmi", path, "--firmware", firmware]) == 0
+    assert "sevkit: warning: kernelBoot is not measured" in capsys.readouterr().err

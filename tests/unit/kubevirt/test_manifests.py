@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sevkit.errors import FormatError, UsageError
+from sevkit.kubevirt.manifests import parse_manifest
+from sevkit.measure.terms import Mode
+
+if TYPE_CHECKING:
+    from sevkit.documents import Json
+
+SEV: dict[str, Json] = {"sev": {}}
+SEV_ES: dict[str, Json] = {"sev": {"policy": {"encryptedState": True}}}
+SNP: dict[str, Json] = {"snp": {}}
+
+
+def vmi(security: Json = SNP, **domain: Json) -> dict[str, Json]:
+    return {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachineInstance",
+        "metadata": {"name": "guest"},
+        "spec": {"domain": {"launchSecurity": security, **domain}},
+    }
+
+
+def vm_spec() -> dict[str, Json]:
+    return {"template": {"spec": vmi(cpu={"model": "EPYC-Milan"})["spec"]}}
+
+
+def vm() -> dict[str, Json]:
+    return {
+        "apiVersion": "kubevirt.io/v1alpha3",
+        "kind": "VirtualMachine",
+        "spec": vm_spec(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("security", "mode", "policy"),
+    [
+        (SEV, Mode.SEV, 1),
+        ({"sev": {"policy": {"encryptedState": False}}}, Mode.SEV, 1),
+        ({"sev": None}, Mode.SEV, 1),
+        (SEV_ES, Mode.SEV_ES, 5),
+        (SNP, Mode.SNP, 0x30000),
+    ],
+)
+def test_launch_security_decides_mode_and_policy(security: Json, mode: Mode, policy: int) -> None:
+    found = parse_manifest((vmi(security),))
+    assert (found.mode, found.guest_policy, found.name) == (mode, policy, "guest")
+
+
+@pytest.mark.parametrize("security", [None, {}, {"tdx": {}}, {"sev": {}, "snp": {}}])
+def test_a_guest_that_is_not_sev_or_snp_alone_is_refused(security: Json) -> None:
+    with pytest.raises(UsageError):
+        parse_manifest((vmi(security),))
+
+
+@pytest.mark.parametrize(
+    ("cpu", "resources", "vcpus"),
+    [
+        (None, None, 1),
+        ({"cores": 4}, None, 4),
+        ({"sockets": 2, "cores": 3, "threads": 2}, None, 12),
+        ({"sockets": 2, "maxSockets": 8}, None, 2),
+        ({"cores": 2}, {"limits": {"cpu": 7}}, 2),
+        (None, {"limits": {"cpu": "2500m"}, "requests": {"cpu": 7}}, 3),
+        (None, {"requests": {"cpu": "100m"}}, 1),
+        ({"model": "EPYC"}, {"requests": {"cpu": 1.5}}, 2),
+        (None, {"requests": {"cpu": "2.000000001"}}, 3),
+        (None, {"requests": {"memory": "1Gi"}}, 1),
+    ],
+)
+def test_vcpus_are_sockets_cores_and_threads_or_come_from_the_resources(
+    cpu: Json, resources: Json, vcpus: int
+) -> None:
+    assert parse_manifest((vmi(SNP, cpu=cpu, resources=resources),)).vcpus == vcpus
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        {"cpu": {"cores": "4"}},
+        {"cpu": {"cores": -1}},
+        {"cpu": {"cores": True}},
+        {"cpu": {"cores": 1 << 32}},
+        {"cpu": []},
+        {"cpu": {"model": 5}},
+        {"resources": {"limits": {"cpu": "many"}}},
+        {"resources": {"limits": {"cpu": True}}},
+        {"resources": {"limits": {"cpu": "-1"}}},
+        {"resources": {"limits": {"cpu": "9" * 40}}},
+    ],
+)
+def test_a_field_that_is_not_what_the_schema_says_is_refused(domain: dict[str, Json]) -> None:
+    with pytest.raises(FormatError, match="manifest"):
+        parse_manifest((vmi(SNP, **domain),))
+
+
+def test_encrypted_state_that_is_not_a_boolean_is_refused() -> None:
+    with pytest.raises(FormatError, match="encryptedState"):
+        parse_manifest((vmi({"sev": {"policy": {"encryptedState": "y"}}}),))
+
+
+def test_more_vcpus_than_can_be_measured_are_refused() -> None:
+    with pytest.raises(UsageError, match="513 vCPUs"):
+        parse_manifest((vmi(SNP, cpu={"cores": 513}),))
+
+
+def test_hot_pluggable_vcpus_are_not_measured_in_sev_es() -> None:
+    cpu: Json = {"sockets": 2, "cores": 2, "maxSockets": 8}
+    es = parse_manifest((vmi(SEV_ES, cpu=cpu),))
+    assert es.vcpus == 2
+    assert "covers 2 of 4 vCPUs" in es.notes[0]
+    snp = parse_manifest((vmi(SNP, cpu=cpu),))
+    assert snp.vcpus == 4
+    assert snp.notes == ()
+
+
+def test_sockets_that_may_become_hot_pluggable_are_noted() -> None:
+    found = parse_manifest((vmi(SEV_ES, cpu={"sockets": 2}),))
+    assert found.vcpus == 2
+    assert "--vcpus 1" in found.notes[0]
+
+
+@pytest.mark.parametrize("model", [None, "", "host-model", "host-passthrough"])
+def test_a_cpu_model_that_depends_on_the_host_is_not_guessed(model: Json) -> None:
+    found = parse_manifest((vmi(SNP, cpu={"model": model}),))
+    assert found.cpu_model is None
+    assert "host" in found.why_no_cpu
+
+
+def test_a_named_cpu_model_is_taken() -> None:
+    assert parse_manifest((vm(),)).cpu_model == "EPYC-Milan"
+
+
+@pytest.mark.parametrize("key", ["instancetype", "preference"])
+def test_what_an_instancetype_decides_is_not_guessed(key: str) -> None:
+    found = parse_manifest(({**vm(), "spec": {**vm_spec(), key: {"name": "u1.medium"}}},))
+    assert (found.vcpus, found.cpu_model) == (None, None)
+    assert key in found.why_no_vcpus
+    assert key in found.why_no_cpu
+
+
+def test_a_kernel_boot_is_noted_as_not_measured() -> None:
+    found = parse_manifest((vmi(SNP, firmware={"kernelBoot": {}}),))
+    assert found.notes == ("kernelBoot is not measured: KubeVirt sets no kernel hashes",)
+
+
+def test_other_kinds_are_passed_over_and_several_guests_refused() -> None:
+    other: dict[str, Json] = {"apiVersion": "v1", "kind": "Secret"}
+    assert parse_manifest((other, vmi(), None, "text")).mode is Mode.SNP
+    with pytest.raises(UsageError, match="holds 0 VMs"):
+        parse_manifest((other,))
+    with pytest.raises(UsageError, match="holds 2 VMs"):
+        parse_manifest((vmi(), vm()))
+    with pytest.raises(UsageError, match="holds 0 VMs"):
+        parse_manifest(({**vmi(), "apiVersion": "kubevirt.io/v2"},))

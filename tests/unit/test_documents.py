@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import pytest
+
+from sevkit.documents import MAX_DEPTH, MAX_VALUES, Json, parse_documents, parse_json
+from sevkit.errors import FormatError
+
+
+def one(text: str) -> Json:
+    (found,) = parse_documents(text.encode(), "test")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("true", True),
+        ("yes", True),
+        ("On", True),
+        ("NO", False),
+        ("off", False),
+        ("False", False),
+        ("'yes'", "yes"),
+        ('"on"', "on"),
+        ("yEs", "yEs"),
+        ("~", None),
+        ("Null", None),
+        ("''", ""),
+        ("0", 0),
+        ("-12", -12),
+        ("+12", 12),
+        ("1_000", 1000),
+        ("010", 8),
+        ("0o10", 8),
+        ("0x1F", 31),
+        ("0b101", 5),
+        ("08", 8.0),
+        ("1.5", 1.5),
+        ("-.5", -0.5),
+        ("1e3", 1000.0),
+        ("1e999", "1e999"),
+        (".", "."),
+        ("--", "--"),
+        ("1:30", "1:30"),
+        ("2026-11-23", "2026-11-23"),
+        ("0x", "0x"),
+        ("0x_", "0x_"),
+        ("100m", "100m"),
+        (".inf", ".inf"),
+        ("1" * 65, "1" * 65),
+        ("!!str 12", "12"),
+        ("! 12", "12"),
+        ("|\n yes\n", "yes\n"),
+    ],
+)
+def test_a_scalar_means_what_kubectl_makes_of_it(text: str, value: Json) -> None:
+    found = one(f"a: {text}\n")
+    assert found == {"a": value}
+    assert isinstance(found, dict)
+    assert type(found["a"]) is type(value)
+
+
+def test_a_stream_holds_several_documents_and_empty_ones_are_left_out() -> None:
+    text = b"---\na: 1\n---\n---\n# nothing\n---\nb: [1, {c: 2}]\n...\n"
+    assert parse_documents(text, "test") == ({"a": 1}, {"b": [1, {"c": 2}]})
+    assert parse_documents(b"", "test") == ()
+
+
+def test_json_is_read_with_its_own_escapes() -> None:
+    assert one('{"a": "\\ud83d\\ude00\\/", "b": [1, 2.5, null, true]}') == {
+        "a": "\U0001f600/",
+        "b": [1, 2.5, None, True],
+    }
+
+
+def test_a_flow_mapping_that_is_no_json_is_yaml() -> None:
+    assert one("{a: yes}") == {"a": True}
+
+
+def test_keys_become_text() -> None:
+    assert one("1: a\ntrue: b\n'x': c\n") == {"1": "a", "true": "b", "x": "c"}
+
+
+@pytest.mark.parametrize("text", ["1.5: a", "[1]: a", "{a: 1}: b", "~: a"])
+def test_a_key_that_is_neither_text_nor_a_whole_number_is_refused(text: str) -> None:
+    with pytest.raises(FormatError, match="a key is neither"):
+        parse_documents(text.encode(), "test")
+
+
+def test_aliases_and_merges_are_resolved() -> None:
+    text = "base: &b {a: 1, b: 2}\nall:\n  <<: *b\n  b: 3\nmany:\n  <<: [{a: 9}, *b]\nagain: *b\n"
+    found = one(text)
+    assert isinstance(found, dict)
+    assert found["all"] == {"a": 1, "b": 3}
+    assert found["many"] == {"a": 9, "b": 2}
+    assert found["again"] == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("a: 1\na: 2\n", "'a' occurs twice at line 2"),
+        ("{a: 1, 'a': 2}", "occurs twice"),
+        ('{"a": 1, "a": 2}', "occurs twice"),
+        ("true: 1\n'true': 2\n", "occurs twice"),
+        ("x: &a {a: 1}\ny:\n  <<: *a\n  <<: *a\n", "'<<' occurs twice"),
+        ("a: *b\n", "refers to nothing"),
+        ("a: &a [*a]\n", "refers to nothing"),
+        ("--- &a 1\n--- *a\n", "refers to nothing|not YAML"),
+        ("<<: 1\n", "merges something"),
+        ("a: !!python/object/apply:os.system [x]\n", "tag .* is not allowed"),
+        ("a: !x 1\n", "is not allowed"),
+        ("a: !!binary aGk=\n", "is not allowed"),
+        ("a: [\n", "not YAML"),
+        ("a: 'b\n", "not YAML"),
+        ("\ta: 1\n", "not YAML"),
+        ("a: \x01\n", "not YAML"),
+        ("%YAML 9.9\n---\na: 1\n", "not YAML"),
+        ("[" * (MAX_DEPTH + 2) + "]" * (MAX_DEPTH + 2), "deep"),
+    ],
+)
+def test_what_kubectl_would_not_take_or_we_cannot_bound_is_refused(text: str, match: str) -> None:
+    with pytest.raises(FormatError, match=match):
+        parse_documents(text.encode(), "test")
+
+
+def test_aliases_that_stand_for_gigabytes_are_refused() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    with pytest.raises(FormatError, match=f"more than {MAX_VALUES} values"):
+        parse_documents("\n".join(lines).encode(), "test")
+
+
+@pytest.mark.parametrize("parse", [parse_json, parse_documents])
+def test_size_and_encoding_are_bounded(parse: object) -> None:
+    assert parse in {parse_json, parse_documents}
+    read = parse_json if parse is parse_json else parse_documents
+    with pytest.raises(FormatError, match="larger than the limit of 10 bytes"):
+        read(b" " * 11, "test", limit=10)
+    with pytest.raises(FormatError, match="not UTF-8"):
+        read(b"a: \xff", "test")
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"NaN", "NaN is not JSON"),
+        (b"[Infinity]", "Infinity"),
+        (b"1e999", "1e999"),
+        (b'{"a": {"b": 1, "b": 1}}', "'b' occurs twice"),
+        (b"[" * 100_000, "deep"),
+        (b"1" * 5000, "too long"),
+    ],
+)
+def test_what_is_not_strict_json_is_refused(data: bytes, match: str) -> None:
+    with pytest.raises(FormatError, match=match):
+        parse_json(data, "test")
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    assert parse_json(b"\xef\xbb\xbf[1]", "test") == [1]
+    assert one("\ufeffa: 1\n") == {"a": 1}
