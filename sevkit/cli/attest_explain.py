@@ -134,9 +134,9 @@ def command(
 def _digest(text: str, mode: Mode) -> bytes:
     size = _SIZES[mode]
     try:
-        data = (
-            bytes.fromhex(text) if len(text) == 2 * size else base64.b64decode(text, validate=True)
-        )
+        # Hex wins: 64 hex digits would also be base64, of 48 bytes that nobody meant.
+        is_hex = set(text) <= set("0123456789abcdefABCDEF")
+        data = bytes.fromhex(text) if is_hex else base64.b64decode(text, validate=True)
     except (ValueError, binascii.Error):
         data = b""
     if len(data) == size:

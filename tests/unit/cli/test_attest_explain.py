@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from typing import TYPE_CHECKING
 
@@ -99,8 +100,6 @@ def test_a_variant_of_the_command_line_is_found(
 def test_a_missing_nul_and_missing_kernel_hashes_are_found(
     firmware: str, kernel: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import hashlib
-
     whole = compute_kernel_hashes(b"kernel")
     without = KernelHashes(whole.kernel, whole.initrd, hashlib.sha256(b"quiet").digest())
     for hashes, boot in ((without, "without its closing NUL"), (None, "no kernel hashes")):
