@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from sevkit.abi.certtable import parse_cert_table
 from sevkit.abi.layout import Layout, integer, zero
-from sevkit.abi.report import LAYOUT, NAME
+from sevkit.abi.report import LAYOUT, NAME, VERSIONS
 from sevkit.errors import FormatError
 
 if TYPE_CHECKING:
@@ -75,15 +75,18 @@ def _decode_text(data: bytes) -> bytes:
 
 def _binary(data: bytes) -> ReportContainer:
     size = LAYOUT.size
+    # a report begins with its version, which is never 0; a good response with the status, 0
+    version, second = (int.from_bytes(data[at : at + 4], "little") for at in (0, 4))
+    if version not in VERSIONS and second == size:
+        return _response(data)
     if len(data) < size:
         raise FormatError(NAME, f"expected {size} bytes, got {len(data)}", offset=len(data))
-    header = int.from_bytes(data[4:8], "little")
-    if len(data) >= RESPONSE.size + size and header == size:
-        return _response(data)
     return ReportContainer(bytes(data[:size]), _table(data[size:], size))
 
 
 def _response(data: bytes) -> ReportContainer:
+    if len(data) < RESPONSE.size + LAYOUT.size:
+        raise FormatError(RESPONSE.name, "the report in it is cut short", offset=len(data))
     record = RESPONSE.parse(data[: RESPONSE.size])
     if record.int("status") != 0:
         raise FormatError(

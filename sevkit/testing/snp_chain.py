@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from sevkit.abi.der import SEQUENCE, read_element
 from sevkit.abi.product import ProductLine
 from sevkit.abi.vek import (
     ARC,
@@ -156,6 +157,30 @@ def _rename(
     return der.replace(body, renamed).replace(made.signature, signature)
 
 
+def _without_next_update(
+    crl: x509.CertificateRevocationList, signer: rsa.RSAPrivateKey, pss: padding.PSS
+) -> bytes:
+    """Cut nextUpdate out of a list, and sign what is left."""
+    body = crl.tbs_certlist_bytes
+    times = [crl.last_update_utc, crl.next_update_utc or crl.last_update_utc]
+    first, second = (b"\x17\x0d" + f"{time:%y%m%d%H%M%SZ}".encode() for time in times)
+    shorter = _sequence(_content(body).replace(first + second, first))
+    signature = signer.sign(shorter, pss, hashes.SHA384())
+    whole = _content(crl.public_bytes(Encoding.DER))
+    return _sequence(whole.replace(body, shorter).replace(crl.signature, signature))
+
+
+def _content(der: bytes) -> bytes:
+    return der[read_element(der, 0, len(der), "DER").content :]
+
+
+def _sequence(content: bytes) -> bytes:
+    size = len(content)
+    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    header = bytes((size,)) if size < 0x80 else bytes((0x80 | len(length),)) + length
+    return bytes((SEQUENCE,)) + header + content
+
+
 def _encode_oid(oid: str) -> bytes:
     """Return an OID of AMD's arc as its DER, all arcs below 128 but 3704."""
     arcs = [int(arc) for arc in oid.split(".")]
@@ -255,16 +280,19 @@ class SimulatedRoots:
         serials: Iterable[int] = (),
         *,
         this_update: dt.datetime = EPOCH,
-        next_update: dt.datetime = EPOCH + 20 * YEAR,
+        next_update: dt.datetime | None = EPOCH + 20 * YEAR,
         signer: rsa.RSAPrivateKey | None = None,
         issuer_cn: str | None = None,
     ) -> bytes:
-        """Return a revocation list as DER, signed by the ARK unless told otherwise."""
+        """Return a revocation list as DER, signed by the ARK unless told otherwise.
+
+        Without a next update it is one that X.509 forbids to issue, made by cutting the field.
+        """
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(_name(issuer_cn or f"ARK-{self.line}"))
             .last_update(this_update)
-            .next_update(next_update)
+            .next_update(next_update or this_update + YEAR)
         )
         for serial in serials:
             builder = builder.add_revoked_certificate(
@@ -274,5 +302,8 @@ class SimulatedRoots:
                 .build()
             )
         pss = padding.PSS(padding.MGF1(hashes.SHA384()), _SALT)
-        crl = builder.sign(signer or self.ark_key, hashes.SHA384(), rsa_padding=pss)
-        return crl.public_bytes(Encoding.DER)
+        key = signer or self.ark_key
+        crl = builder.sign(key, hashes.SHA384(), rsa_padding=pss)
+        if next_update is not None:
+            return crl.public_bytes(Encoding.DER)
+        return _without_next_update(crl, key, pss)
