@@ -25,8 +25,12 @@ from typing import TYPE_CHECKING, Any, Final, Self, final
 
 from sevkit.abi.product import ProductLine
 from sevkit.abi.tcb import TcbVersion
+from sevkit.abi.vek import VekKind
 from sevkit.errors import SevkitError
 from sevkit.kds import urls
+from sevkit.kds.content import CRLS
+from sevkit.kds.encoding import encode_pem_certificate
+from sevkit.kds.urls import Kind
 from sevkit.pki import create_authority
 from sevkit.testing.key_service_faults import Fault, play
 
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from sevkit.kds.urls import Resource
+    from sevkit.testing.snp_report import SimulatedChip
 
     Provider = Callable[[Resource], bytes | None]
 
@@ -76,6 +81,34 @@ def _parse_tcb_query(query: str) -> TcbVersion | None:
     if not found.keys() >= {"bootloader", "tee", "snp", "microcode"}:
         return None
     return TcbVersion(**found)
+
+
+def chip_provider(*chips: SimulatedChip) -> Provider:
+    """Return a provider of the VCEKs of simulated chips, and of their lines' chains and lists.
+
+    A line's chain and list are those of the roots of its first chip.
+    """
+    veks = {
+        urls.vcek(chip.line, chip.hardware_id, chip.tcb): chip
+        for chip in chips
+        if chip.kind is VekKind.VCEK
+    }
+    roots = {chip.line: chip.roots for chip in reversed(chips)}
+
+    def provide(resource: Resource) -> bytes | None:
+        chip = veks.get(resource)
+        if chip is not None:
+            return chip.vek()
+        if resource.line is None or resource.line not in roots:
+            return None
+        of_line = roots[resource.line]
+        if resource.kind is Kind.VCEK_CHAIN:
+            return b"".join(map(encode_pem_certificate, (of_line.ask, of_line.ark)))
+        if resource.kind is Kind.VLEK_CHAIN:
+            return b"".join(map(encode_pem_certificate, (of_line.asvk, of_line.ark)))
+        return of_line.make_crl() if resource.kind in CRLS else None
+
+    return provide
 
 
 @dataclass(slots=True)
