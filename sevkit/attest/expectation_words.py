@@ -136,8 +136,9 @@ def build_expectations(values: Mapping[str, object], reference: bytes | None) ->
         return values.get(name) is True
 
     minimum_tcb = values.get("min-tcb")
+    report_data = hexadecimal("report-data")
     return Expectations(
-        report_data=hexadecimal("report-data") or ANY,
+        report_data=ANY if report_data is None else report_data,
         measurements=_measurements(values, reference),
         host_data=hexadecimal("host-data"),
         id_key_digest=hexadecimal("id-key-digest"),

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sevkit.abi.policy import SigningKey
 from sevkit.abi.report import Report, parse_report
 from sevkit.abi.vek import VekKind
-from sevkit.errors import ChainBroken, SignatureMismatch, VerificationError
+from sevkit.errors import ChainBroken, FormatError, SignatureMismatch, VerificationError
 
 if TYPE_CHECKING:
     from sevkit.abi.tcb import TcbVersion
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _ECDSA: Final = ec.ECDSA(hashes.SHA384())
 _KEYS: Final = {SigningKey.VCEK: VekKind.VCEK, SigningKey.VLEK: VekKind.VLEK}
+_TCBS: Final = ("current", "reported", "committed", "launch")
 CHIP_ID_SIZE: Final = 64
 
 
@@ -49,10 +50,7 @@ def verify_report(data: bytes | Report, vek: VerifiedVek, *, ledger: Ledger) -> 
     """
     report = data if isinstance(data, Report) else parse_report(data)
     _require_product(report, vek, ledger)
-    line = vek.chain.line
-    current, reported, committed, launch = (
-        report.tcb(which, line) for which in ("current", "reported", "committed", "launch")
-    )
+    current, reported, committed, launch = _tcbs(report, vek, ledger)
     ledger.require(
         "report.signing-key",
         _KEYS.get(report.key_info.signing_key) is vek.chain.kind,
@@ -87,6 +85,22 @@ def _require_product(report: Report, vek: VerifiedVek, ledger: Ledger) -> None:
         expected=vek.chain.line,
         actual=str(report.product),
     )
+
+
+def _tcbs(report: Report, vek: VerifiedVek, ledger: Ledger) -> tuple[TcbVersion, ...]:
+    """Return the TCB versions as the VEK's product line orders them.
+
+    A version 2 report names no product: where its bytes do not fit the VEK's, the VEK is not its.
+    """
+    line = vek.chain.line
+    try:
+        return tuple(report.tcb(which, line) for which in _TCBS)
+    except FormatError as error:
+        if report.product_line is not None:
+            raise
+        message = f"the report is no {line}'s: {error.message}"
+        ledger.failed("report.product", expected=line, detail=message)
+        raise ChainBroken(message, check="report.product") from error
 
 
 def _require_signature(report: Report, vek: VerifiedVek, ledger: Ledger) -> None:
