@@ -19,11 +19,12 @@ from sevkit.abi.secret_packet import (
 )
 from sevkit.abi.session import IV_SIZE, TransportKeys
 from sevkit.cli.base import Command, settings
-from sevkit.cli.files import read_file, warn_if_exposed, write_new
+from sevkit.cli.file_set import write_together
+from sevkit.cli.files import read_file, warn_if_exposed
 from sevkit.cli.launch_options import check_one_stdin, read_firmware, warn
 from sevkit.cli.render import show_json
 from sevkit.cli.sev_options import read_key
-from sevkit.errors import FormatError, SevkitError, UsageError
+from sevkit.errors import FormatError, UsageError
 from sevkit.measure.launch_measurement import parse_launch_measurement_base64
 from sevkit.measure.ovmf import parse_ovmf
 from sevkit.secret import Secret
@@ -141,12 +142,7 @@ def _write(packet: SecretPacket, header: str, payload: str, *, raw: bool) -> Non
     def encode(data: bytes) -> bytes:
         return data if raw else base64.b64encode(data)
 
-    write_new(payload, encode(packet.ciphertext), private=True)
-    try:
-        write_new(header, encode(packet.header), private=True)
-    except SevkitError:
-        os.unlink(payload)  # noqa: PTH108  # our own file of a moment ago, by its given name
-        raise
+    write_together({payload: encode(packet.ciphertext), header: encode(packet.header)})
 
 
 def _show(packet: SecretPacket, size: int, header: str, payload: str) -> None:

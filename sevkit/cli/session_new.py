@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -15,7 +16,7 @@ from sevkit.attest.sev_platform import VerifiedPlatform, validate_platform, veri
 from sevkit.attest.sev_session import LaunchSession, check_policy, new_session
 from sevkit.attest.verdict import Ledger, Outcome
 from sevkit.cli.base import Command, settings
-from sevkit.cli.files import write_new
+from sevkit.cli.file_set import write_together
 from sevkit.cli.render import show_json
 from sevkit.cli.sev_options import (
     check_platform_options,
@@ -24,7 +25,7 @@ from sevkit.cli.sev_options import (
     policy_option,
     read_platform,
 )
-from sevkit.errors import ExpectationError, HostReadError, SevkitError, UsageError
+from sevkit.errors import ExpectationError, HostReadError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,37 +113,22 @@ def _check_folder(folder: Path) -> None:
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write all files, or leave none of them behind and say what happened."""
     made = False
-    written: list[Path] = []
     try:
-        try:
-            folder.mkdir(mode=0o700)
-            made = True
-        except FileExistsError:
-            pass  # judged by _check_folder; a file in it is refused below
-        except FileNotFoundError as error:
-            raise UsageError(f"{folder}: its parent folder does not exist") from error
-        except OSError as error:
-            raise HostReadError(f"{folder}: cannot be made: {error.strerror}") from error
-        for name in FILES:
-            path = folder / name
-            write_new(str(path), contents[name], private=True)
-            written.append(path)
-    except BaseException as error:
-        _remove(folder, written, made=made)
-        if isinstance(error, SevkitError):
-            names = ", ".join(path.name for path in written) or "nothing"
-            hint = f"no session was made: {names} had been written and was removed again"
-            raise type(error)(error.message, hint=hint) from error
+        folder.mkdir(mode=0o700)
+        made = True
+    except FileExistsError:
+        pass  # judged by _check_folder; a file in it is refused by write_together
+    except FileNotFoundError as error:
+        raise UsageError(f"{folder}: its parent folder does not exist") from error
+    except OSError as error:
+        raise HostReadError(f"{folder}: cannot be made: {error.strerror}") from error
+    try:
+        write_together({str(folder / name): contents[name] for name in FILES})
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):  # the reason is on its way already
+                folder.rmdir()
         raise
-
-
-def _remove(folder: Path, written: list[Path], *, made: bool) -> None:
-    for path in written:
-        path.unlink(missing_ok=True)
-    if made:
-        for name in FILES:
-            (folder / name).unlink(missing_ok=True)  # the one that failed half-way
-        folder.rmdir()
 
 
 def _show(folder: Path, session: LaunchSession) -> None:
