@@ -7,6 +7,7 @@ one that still carries a genuine signature.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, final
 
 from cryptography.hazmat.primitives import hashes
@@ -72,7 +73,11 @@ class SimulatedChip:
         )
 
     def vek(self) -> bytes:
-        """Return this chip's good VEK as DER."""
+        """Return this chip's good VEK as DER: always the same bytes, as AMD's are."""
+        return self._vek
+
+    @cached_property
+    def _vek(self) -> bytes:
         return self.roots.make_vek(self.kind, self.key.public_key(), self.extensions())
 
     def fields(self, version: int) -> dict[str, int | bytes]:
