@@ -157,9 +157,10 @@ def _read(folder: int, name: str, resource: Resource) -> Entry:
     """Return one entry; ``FormatError`` if it is damaged, ``OSError`` if it cannot be read."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(name, flags, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FormatError("cache entry", "is not a file")
     with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise FormatError("cache entry", "is not a file")
         limit = _HEADER_LIMIT + size_limit(resource)
         text = stream.read(limit + 1)
     if len(text) > limit:

@@ -9,6 +9,7 @@ shape. Text of the other side never gets into a message.
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import http.client
 import socket
@@ -105,10 +106,11 @@ class KeyService:
         self._attempt: Final = attempt
         self._notify: Final = notify
         self._clock: Final = clock or Clock()
-        try:
-            DeadlineContext.make(ca, Deadline(1, self._clock.monotonic))
-        except (ssl.SSLError, ValueError) as error:
-            raise FormatError("key service CA", "holds no certificate in PEM") from error
+        if ca is not None:
+            try:
+                DeadlineContext.make(ca, Deadline(1, self._clock.monotonic))
+            except (ssl.SSLError, ValueError) as error:
+                raise FormatError("key service CA", "holds no certificate in PEM") from error
 
     @property
     def base_url(self) -> str:
@@ -158,7 +160,7 @@ class KeyService:
 
     def _transfer(self, resource: Resource, url: str, deadline: Deadline) -> bytes:
         context = DeadlineContext.make(self._ca, deadline)
-        with _pools(self._proxy, context) as pools:
+        with contextlib.closing(context), _pools(self._proxy, context) as pools:
             response = pools.request(
                 "GET",
                 url,

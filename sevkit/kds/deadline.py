@@ -7,6 +7,7 @@ resolution alone is bounded by the system's resolver instead.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any, Final, final
@@ -46,12 +47,14 @@ class DeadlineContext(ssl.SSLContext):
     """
 
     deadline: Deadline
+    opened: list[ssl.SSLSocket]
 
     @classmethod
     def make(cls, ca: bytes | None, deadline: Deadline) -> DeadlineContext:
         """Return a context for one connection."""
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
         context.deadline = deadline
+        context.opened = []
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.sslsocket_class = _TlsSocket
         if ca is None:
@@ -59,6 +62,18 @@ class DeadlineContext(ssl.SSLContext):
         else:
             context.load_verify_locations(cadata=ca.decode("ascii"))
         return context
+
+    def close(self) -> None:
+        """Close every connection that was made with this context, whoever still refers to it.
+
+        A socket's own ``close`` waits for its readers, and an HTTP response that was given up in
+        the middle of its header is one that nobody closes.
+        """
+        for connection in self.opened:
+            descriptor = connection.detach()
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.opened.clear()
 
 
 class _TlsSocket(ssl.SSLSocket):
@@ -70,6 +85,9 @@ class _TlsSocket(ssl.SSLSocket):
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT002  # ssl's own signature
         self._limit()
         super().do_handshake(block)
+        context = self.context
+        if isinstance(context, DeadlineContext):
+            context.opened.append(self)
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401  # ssl's own signature
         self._limit()

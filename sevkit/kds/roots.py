@@ -100,9 +100,13 @@ def is_pinned_ark(der: bytes) -> ProductLine | None:
 
 
 def _pinned_pem(line: ProductLine, name: str, pin: str) -> bytes:
-    what = f"bundled {line} {name.upper()}"
+    data = _read(f"snp/{line.lower()}/{name}.pem")
+    return _decode(f"bundled {line} {name.upper()}", data, pin)
+
+
+def _decode(what: str, data: bytes, pin: str) -> bytes:
     try:
-        (der,) = parse_pem_certificates(what, _read(f"snp/{line.lower()}/{name}.pem"), count=1)
+        (der,) = parse_pem_certificates(what, data, count=1)
     except FormatError as error:
         raise InternalError(error.message, hint=_REINSTALL) from error
     _check_pin(what, der, pin)

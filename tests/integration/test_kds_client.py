@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -279,6 +280,33 @@ def test_nobody_listening_and_no_such_name_are_undecided() -> None:
         KeyService(f"https://127.0.0.1:{port}").fetch(VCEK)
     with pytest.raises(KeyServiceError, match="name cannot be resolved"):
         KeyService("https://" + "a" * 70 + ".invalid").fetch(VCEK)
+
+
+GOOD_RESPONSES = (
+    b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(DER) + DER,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(DER), DER),
+    b"HTTP/1.1 429 Busy\r\nRetry-After: 3\r\nContent-Length: 0\r\n\r\n",
+)
+
+
+def test_mangled_responses_are_the_certificate_or_undecided(
+    service: SimulatedKeyService,
+) -> None:
+    random = Random(2026)  # noqa: S311  # mangles bytes, keeps no secret
+    asking = KeyService(service.base_url, ca=service.ca, budget=2)
+    outcomes = {True: 0, False: 0}
+    for _ in range(120):
+        response = bytearray(random.choice(GOOD_RESPONSES))
+        for _ in range(random.randint(0, 4)):
+            response[random.randrange(50)] = random.randrange(256)
+        service.heal()
+        service.fail(faults.raw(bytes(response)))
+        try:
+            outcomes[asking.fetch(VCEK).data[4:] == DER[4:]] += 1
+        except KeyServiceError:
+            outcomes[False] += 1
+    assert outcomes[True] > 0
+    assert outcomes[False] > 0
 
 
 def run_proxy(listener: socket.socket, answer: bytes, heads: list[bytes]) -> None:

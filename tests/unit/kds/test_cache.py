@@ -196,9 +196,11 @@ def test_what_is_no_file_is_not_read(cache: CertificateCache, data: bytes, make:
         os.mkfifo(path)
     else:
         path.mkdir()
+    before = len(os.listdir("/proc/self/fd"))
     found = cache.load(VCEK)
     assert found.entry is None
     assert found.reason
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o703, 0o1777])

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from sevkit.abi.product import SNP_LINES, ProductLine
-from sevkit.errors import FormatError
+from sevkit.errors import FormatError, InternalError
 from sevkit.kds import roots
 
 # 57230 and the public chains, as SHA-256 of the DER; written out again so that a slip of the
@@ -64,3 +64,18 @@ def test_the_naples_ask_is_the_published_one() -> None:
 def test_a_line_without_snp_has_no_x509_roots() -> None:
     with pytest.raises(FormatError, match="Rome has no SEV-SNP"):
         roots.snp_chain(ProductLine.ROME, vlek=False)
+
+
+def test_data_that_does_not_match_its_pin_is_never_returned() -> None:
+    with pytest.raises(InternalError, match="does not match its pin"):
+        roots._pinned_pem(ProductLine.MILAN, "ark", roots.SNP_ARK_SHA256[ProductLine.GENOA])
+    with pytest.raises(InternalError, match="does not match its pin"):
+        roots._check_pin("Milan SEV ARK", b"", roots.SEV_ARK_SHA256[ProductLine.MILAN])
+
+
+def test_data_that_is_missing_or_malformed_is_a_damaged_installation() -> None:
+    with pytest.raises(InternalError) as caught:
+        roots._pinned_pem(ProductLine.MILAN, "absent", "")
+    assert "install sevkit again" in caught.value.hint
+    with pytest.raises(InternalError, match="text outside"):
+        roots._decode("bundled Milan ARK", b"not PEM", "")
