@@ -5,6 +5,7 @@ import json
 import os
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,6 @@ from sevkit.kds.cache import CertificateCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from sevkit.kds.urls import Resource
 
@@ -188,6 +188,10 @@ def test_a_link_in_place_of_an_entry_is_not_followed(
     assert not cache.path(VCEK).is_symlink()
 
 
+def open_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 @pytest.mark.parametrize("make", ["fifo", "folder"])
 def test_what_is_no_file_is_not_read(cache: CertificateCache, data: bytes, make: str) -> None:
     keep(cache, data, OTHER)
@@ -196,11 +200,11 @@ def test_what_is_no_file_is_not_read(cache: CertificateCache, data: bytes, make:
         os.mkfifo(path)
     else:
         path.mkdir()
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     found = cache.load(VCEK)
     assert found.entry is None
     assert found.reason
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o703, 0o1777])
