@@ -68,24 +68,32 @@ def compute_references(request: Request) -> ReferenceSet:
     if request.mode is Mode.SEV:
         digest = compute_sev_digest(request.firmware, request.hashes)
         return ReferenceSet((Reference(digest, Mode.SEV, "any vCPUs", covers, shared),))
+    found: list[Reference] = []
+    for era, cpu, digests in compute_digests(request):
+        found.extend(_rows(request, shared, era, cpu, enumerate(digests, request.first)))
+    return ReferenceSet(tuple(found))
+
+
+def compute_digests(request: Request) -> Iterator[tuple[Era, Cpu, tuple[bytes, ...]]]:
+    """Yield for each era and CPU of a SEV-ES or SNP request the digests of its vCPU counts.
+
+    What comes before the vCPUs is computed once, and CPUs with one signature share their digests.
+    Raises as ``compute_references``.
+    """
     check_vcpus(request.first)
     check_vcpus(request.last)
     if request.first > request.last or not request.cpus or not request.eras:
         raise UsageError("a digest needs a number of vCPUs, a CPU and a register era")
     base = _base(request)
-    eras = request.eras if request.mode is Mode.SEV_ES else (Era.INIT2,)
-    counts = range(request.first, request.last + 1)
     known: dict[tuple[Era, int], tuple[bytes, ...]] = {}
-    found: list[Reference] = []
-    for era in eras:
+    for era in request.eras if request.mode is Mode.SEV_ES else (Era.INIT2,):
         for cpu in request.cpus:
             digests = known.get((era, cpu.signature))
             if digests is None:
                 registers = Registers(cpu.signature, request.sev_features, request.vmm, era)
-                digests = tuple(islice(base.digests(registers), counts.start - 1, counts.stop - 1))
+                digests = tuple(islice(base.digests(registers), request.first - 1, request.last))
                 known[era, cpu.signature] = digests
-            found.extend(_rows(request, shared, era, cpu, zip(counts, digests, strict=True)))
-    return ReferenceSet(tuple(found))
+            yield era, cpu, digests
 
 
 def _base(request: Request) -> Base:
