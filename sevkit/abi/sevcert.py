@@ -49,6 +49,7 @@ _RSA_KEY: Final = Layout(
     (integer(0x000, 4, "modulus_size"), raw(0x004, 512, "pubexp"), raw(0x204, 512, "modulus")),
 )
 _SLOTS: Final = (("sig1", 0x414), ("sig2", 0x61C))
+_SLOT_SIZE: Final = 520
 
 
 class Usage(IntEnum):
@@ -130,7 +131,8 @@ def parse_sev_certificate(data: bytes, *, name: str = "SEV certificate") -> SevC
 
     Source: 55766 appendix C.1. Raises ``FormatError`` for another version, unknown usages and
     algorithms, a key that does not fit its algorithm, and any reserved or padding byte that is
-    not zero. That the point lies on its curve is found out when the key is loaded.
+    not zero. A slot without a signature is marked INVALID; in a CEK it may also be all zero. That
+    the point lies on its curve is found out when the key is loaded.
     """
     try:
         record = SEV_CERTIFICATE.parse(data)
@@ -151,6 +153,8 @@ def parse_sev_certificate(data: bytes, *, name: str = "SEV certificate") -> SevC
         key = parse_public_key(record.raw("pubkey"), structure=name, offset=KEY_OFFSET)
     signatures = []
     for slot, offset in _SLOTS:
+        if usage is Usage.CEK and not any(data[offset : offset + _SLOT_SIZE]):
+            continue  # how firmware may leave the slots that only AMD's key service can fill
         filled = _parse_slot(
             name, data, record.int(f"{slot}_usage"), record.int(f"{slot}_algo"), offset
         )

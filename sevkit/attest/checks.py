@@ -91,17 +91,19 @@ SNP_REPORT: Final = (
 )
 
 SEV_PLATFORM: Final = (
-    Check("platform.root", _A, f"{_SEV} C", "Is the ARK one of AMD's pinned roots?", required=True),
-    Check("platform.ark", _A, f"{_SEV} C", "Did the ARK sign itself?", required=True),
-    Check("platform.ask", _A, f"{_SEV} C", "Did the ARK sign the ASK?", required=True),
-    Check("platform.cek", _A, f"{_SEV} C", "Did the ASK sign the CEK?", required=True),
-    Check("platform.oca", _A, f"{_SEV} C", "Did the OCA sign itself?", required=True),
-    Check("platform.pek", _A, f"{_SEV} C", "Did CEK and OCA both sign the PEK?", required=True),
-    Check("platform.pdh", _A, f"{_SEV} C", "Did the PEK sign the PDH?", required=True),
+    Check(
+        "platform.root", _A, f"{_SEV} B.1", "Is the ARK one of AMD's pinned roots?", required=True
+    ),
+    Check("platform.ark", _A, f"{_SEV} B.1", "Did the ARK sign itself?", required=True),
+    Check("platform.ask", _A, f"{_SEV} B.1", "Did the ARK sign the ASK?", required=True),
+    Check("platform.cek", _A, f"{_SEV} B.1", "Did the ASK sign the CEK?", required=True),
+    Check("platform.oca", _A, f"{_SEV} C.1", "Did the OCA sign itself?", required=True),
+    Check("platform.pek", _A, f"{_SEV} C.1", "Did CEK and OCA both sign the PEK?", required=True),
+    Check("platform.pdh", _A, f"{_SEV} C.1", "Did the PEK sign the PDH?", required=True),
     Check(
         "platform.keys",
         _A,
-        f"{_SEV} C",
+        f"{_SEV} C.1",
         "Are usages and algorithms those of each role?",
         required=True,
     ),

@@ -9,25 +9,18 @@ plain SEV against SEV-ES. Bounded: at most some 70,000 digests, about a second.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from sevkit.errors import FormatError
+from sevkit.measure.explain import KNOWN_SIGNATURES, SEV_ES_FEATURES
 from sevkit.measure.launch_digest import compute_sev_digest, compute_sev_es_base
 from sevkit.measure.terms import Era, Vmm
-from sevkit.measure.vcpu import (
-    CHIP_SIGNATURES,
-    CPU_MODELS,
-    Registers,
-    names_of_signature,
-)
+from sevkit.measure.vcpu import Registers, names_of_signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sevkit.measure.kernel_hashes import KernelHashes
-
-#: SEV_FEATURES of SEV-ES guests: none, or DebugSwap, which Linux 6.6 to 6.8 turned on by itself.
-_FEATURES: Final = (0x0, 0x20)
 
 
 def explain_launch(
@@ -57,10 +50,9 @@ def explain_launch(
 def _candidates(firmware: bytes, hashes: KernelHashes | None) -> Iterator[tuple[bytes, str]]:
     yield compute_sev_digest(firmware, hashes), "plain SEV"
     base = compute_sev_es_base(firmware, hashes)
-    signatures = dict.fromkeys((*CPU_MODELS.values(), *CHIP_SIGNATURES))
-    for features in _FEATURES:
+    for features in SEV_ES_FEATURES:
         for era in Era:
-            for signature in signatures:
+            for signature in KNOWN_SIGNATURES:
                 registers = Registers(signature, features, Vmm.QEMU, era)
                 name = (names_of_signature(signature) or ("unnamed",))[0]
                 tail = f"CPU {signature:#x} ({name}), era {era.value}, features {features:#x}"

@@ -178,13 +178,21 @@ def validate_launch(launch: VerifiedLaunch, expected: LaunchExpectations, ledger
     _show_loader(claim, expected, ledger)
     flags = parse_sev_policy(launch.policy)
     debug = SevPolicy.NODBG not in flags
-    ledger.judge(
-        "launch.policy-debug",
-        not debug or expected.allow_debug,
-        expected="any, as the owner accepts" if expected.allow_debug else "NODBG set",
-        actual="NODBG not set" if debug else "NODBG set",
-        detail="the host can read the guest's memory" if debug else "",
-    )
+    if debug and expected.allow_debug:
+        ledger.warned(
+            "launch.policy-debug",
+            expected="NODBG set",
+            actual="NODBG not set",
+            detail="accepted by the owner: the host can read the guest's memory",
+        )
+    else:
+        ledger.judge(
+            "launch.policy-debug",
+            not debug,
+            expected="NODBG set",
+            actual="NODBG not set" if debug else "NODBG set",
+            detail="the host can read the guest's memory" if debug else "",
+        )
     ledger.judge(
         "launch.policy-es",
         (SevPolicy.ES in flags) == (launch.matched.mode is Mode.SEV_ES),

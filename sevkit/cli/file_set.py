@@ -22,11 +22,7 @@ def write_together(contents: Mapping[str, bytes]) -> None:
     written: list[str] = []
     try:
         for path, data in contents.items():
-            try:
-                write_new(path, data, private=True)
-            except HostReadError:
-                written.append(path)  # opened perhaps, and written in part
-                raise
+            write_new(path, data, private=True)
             written.append(path)
     except BaseException as error:
         for path in written:

@@ -142,3 +142,13 @@ def test_a_point_off_the_curve_is_refused_when_the_key_is_loaded(pdh: bytes) -> 
     parsed = parse_sev_certificate(changed(pdh, 0x14, bytes([pdh[0x14] ^ 1])))
     with pytest.raises(FormatError, match="not on the curve"):
         parsed.key.load()
+
+
+@pytest.mark.parametrize("slot", [0x414, 0x61C])
+def test_only_a_cek_may_have_a_slot_of_zeros(
+    sev_platform: SimulatedPlatform, pek: bytes, slot: int
+) -> None:
+    cek = changed(sev_platform.firmware_cek(), slot, bytes(520))
+    assert parse_sev_certificate(cek).signatures == ()
+    with pytest.raises(FormatError, match="cannot sign"):
+        parse_sev_certificate(changed(pek, slot, bytes(520)))
