@@ -139,6 +139,8 @@ class Layout:
 
 def check_zero(structure: str, data: bytes, offset: int, size: int) -> None:
     """Refuse ``data[offset:offset + size]`` unless it is all zero, naming the first other byte."""
+    if not any(data[offset : offset + size]):
+        return
     for position, value in enumerate(data[offset : offset + size], offset):
         if value:
             raise FormatError(structure, f"reserved byte is {value:#04x}, not 0", offset=position)

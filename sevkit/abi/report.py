@@ -73,6 +73,7 @@ LAYOUT: Final = Layout(
 
 #: (first version that defines them, offset, size): zero in reports of earlier versions.
 _SINCE: Final = ((3, 0x188, 3), (5, 0x1F8, 16))
+_TCB_OFFSETS: Final = {"current": 0x038, "reported": 0x180, "committed": 0x1E0, "launch": 0x1F0}
 
 
 class FirmwareVersion(NamedTuple):
@@ -140,12 +141,8 @@ class Report:
 
         Raises ``FormatError`` if bytes that are reserved on ``line`` are not zero.
         """
-        value, offset = {
-            "current": (self.current_tcb_raw, 0x038),
-            "reported": (self.reported_tcb_raw, 0x180),
-            "committed": (self.committed_tcb_raw, 0x1E0),
-            "launch": (self.launch_tcb_raw, 0x1F0),
-        }[which]
+        value = getattr(self, f"{which}_tcb_raw")
+        offset = _TCB_OFFSETS[which]
         return parse_tcb(line, value, structure=NAME, offset=offset)
 
 

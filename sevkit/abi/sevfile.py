@@ -21,7 +21,7 @@ _ROLES: Final = frozenset({Usage.OCA, Usage.PEK, Usage.PDH, Usage.CEK})
 
 
 def split_certificates(data: bytes) -> tuple[SevCertificate | CaCertificate, ...]:
-    """Return every certificate in ``data``, which must hold nothing else. Raises ``FormatError``."""
+    """Return every certificate in ``data``; nothing else may be there. Raises ``FormatError``."""
     found: list[SevCertificate | CaCertificate] = []
     position = 0
     while position < len(data) or not found:

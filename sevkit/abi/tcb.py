@@ -26,6 +26,11 @@ POSITIONS: Final[Mapping[ProductLine, Mapping[str, int]]] = {
     ProductLine.GENOA: _BEFORE_TURIN,
     ProductLine.TURIN: _TURIN,
 }
+#: Bits of the raw value that belong to no component.
+_RESERVED: Final = {
+    line: (1 << 64) - 1 - sum(0xFF << 8 * index for index in positions.values())
+    for line, positions in POSITIONS.items()
+}
 
 
 @final
@@ -71,13 +76,13 @@ def parse_tcb(line: ProductLine, raw: int, *, structure: str, offset: int) -> Tc
     positions = POSITIONS.get(line)
     if positions is None:
         raise FormatError(structure, f"{line} has no TCB versions", offset=offset)
-    data = raw.to_bytes(8, "little")
-    used = set(positions.values())
-    for index, value in enumerate(data):
-        if value and index not in used:
-            message = f"reserved byte of a {line} TCB version is {value:#04x}, not 0"
-            raise FormatError(structure, message, offset=offset + index)
-    return TcbVersion(**{name: data[index] for name, index in positions.items()})
+    if raw & _RESERVED[line]:
+        used = set(positions.values())
+        for index, value in enumerate(raw.to_bytes(8, "little")):
+            if value and index not in used:
+                message = f"reserved byte of a {line} TCB version is {value:#04x}, not 0"
+                raise FormatError(structure, message, offset=offset + index)
+    return TcbVersion(**{name: raw >> 8 * index & 0xFF for name, index in positions.items()})
 
 
 def encode_tcb(line: ProductLine, tcb: TcbVersion) -> int:
