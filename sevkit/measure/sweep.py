@@ -80,6 +80,8 @@ def compute_digests(request: Request) -> Iterator[tuple[Era, Cpu, tuple[bytes, .
     What comes before the vCPUs is computed once, and CPUs with one signature share their digests.
     Raises as ``compute_references``.
     """
+    if request.mode is Mode.SEV:
+        raise UsageError("a SEV digest covers no vCPUs")
     check_vcpus(request.first)
     check_vcpus(request.last)
     if request.first > request.last or not request.cpus or not request.eras:

@@ -76,3 +76,36 @@ def test_a_large_initrd_is_streamed(tmp_path: Path) -> None:
     hashes = compute_kernel_hashes(b"kernel", initrd=bytes(size))
     assert done.stdout.decode() == compute_sev_digest(IMAGE, hashes).hex() + "\n"
     assert int(done.stderr) * 1024 < size
+
+
+def test_progress_is_shown_only_on_a_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "OVMF.fd"
+    path.write_bytes(IMAGE)
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "sevkit", "attest", "explain", "00" * 48]
+    done = subprocess.run(
+        [*command, "--mode", "snp", "--firmware", str(path), "--guest-features", "1"],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        check=False,
+        timeout=60,
+    )
+    os.close(theirs)
+    shown = os.read(ours, 65536)
+    os.close(ours)
+    assert done.returncode == 1
+    assert done.stdout == b"none of 15872 digests fits\n"
+    assert shown.endswith(b"\r\x1b[K")
+
+
+def test_the_answer_into_a_closed_pipe_is_exit_141(tmp_path: Path) -> None:
+    path = tmp_path / "OVMF.fd"
+    path.write_bytes(IMAGE)
+    command = [sys.executable, "-m", "sevkit", "measure", "--mode", "snp", "--firmware", str(path)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*command, "--vcpus", "1-512", "--vcpu-sig", "0"], stdout=writer, check=False, timeout=60
+    )
+    os.close(writer)
+    assert done.returncode == 141

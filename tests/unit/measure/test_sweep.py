@@ -10,7 +10,7 @@ from sevkit.measure.launch_digest import (
     compute_sev_es_digest,
     compute_snp_digest,
 )
-from sevkit.measure.sweep import Cpu, Request, compute_references
+from sevkit.measure.sweep import Cpu, Request, compute_digests, compute_references
 from sevkit.measure.terms import Era, Mode, Vmm
 from sevkit.measure.vcpu import Registers
 from sevkit.testing.firmware import FirmwareImage, encode_firmware
@@ -78,3 +78,8 @@ def test_kernel_hashes_and_firmware_hash_are_said() -> None:
 def test_a_request_that_names_nothing_is_refused(request_: Request) -> None:
     with pytest.raises(UsageError):
         compute_references(request_)
+
+
+def test_a_sev_digest_has_no_vcpus_to_count() -> None:
+    with pytest.raises(UsageError, match="covers no vCPUs"):
+        list(compute_digests(Request(Mode.SEV, IMAGE, cpus=(MILAN,))))
