@@ -122,7 +122,7 @@ def tcb(chip: SimulatedChip, **changed: int) -> int:
 def test_tcbs_out_of_order_are_refused(
     chip: SimulatedChip, vek: VerifiedVek, defect: str, changed: dict[str, dict[str, int]]
 ) -> None:
-    fields = {name: tcb(chip, **parts) for name, parts in changed.items()}
+    fields: dict[str, Any] = {name: tcb(chip, **parts) for name, parts in changed.items()}
     assert failed(judge(chip, vek, **fields)) == ["tcb.order"], defect
 
 
