@@ -199,3 +199,10 @@ def test_a_table_must_fit_the_secret_area() -> None:
     check_secret_area(table, (0x80C000, len(table)))
     with pytest.raises(ExpectationError, match=rf"needs {len(table)} bytes.*has {len(table) - 1}"):
         check_secret_area(table, (0x80C000, len(table) - 1))
+
+
+def test_a_table_whose_last_entry_is_cut_off_is_refused() -> None:
+    table = encode_secret_table([entry()]).reveal()[:47]
+    longer = table[:16] + (60).to_bytes(4, "little") + table[20:47] + b"x" * 13
+    with pytest.raises(FormatError, match="cut off"):
+        parse_secret_table(Secret(longer.ljust(64, b"\0")))

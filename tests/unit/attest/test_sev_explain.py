@@ -57,3 +57,10 @@ def test_a_digest_of_something_else_is_not_explained_away(firmware: bytes) -> No
 
 def test_a_firmware_without_tables_is_searched_as_far_as_it_goes() -> None:
     assert explain(bytes(4096), bytes(32)).startswith("none of ")
+
+
+def test_a_firmware_that_takes_no_kernel_hashes_is_searched_without_them() -> None:
+    image = bytes(4096)
+    digest = compute_sev_digest(image)
+    words = explain_launch(image, compute_kernel_hashes(b"kernel"))(digest.__eq__)
+    assert words == "it fits plain SEV without kernel hashes"

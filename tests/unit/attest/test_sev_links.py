@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sevkit.abi.sevcert import SIZE, Usage, parse_sev_certificate
+from sevkit.abi.signature import EcdsaSignature
 from sevkit.attest.sev_links import Link, read_links
 from sevkit.errors import FormatError
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from sevkit.abi.rsa import RsaPublicKey
     from sevkit.abi.signature import EcPublicKey
-    from sevkit.testing.sev_chain import SimulatedPlatform
+    from sevkit.testing.sev_chain import SimulatedPlatform, SimulatedRoots
 
 
 def survivors(
@@ -53,3 +54,8 @@ def test_an_rsa_signature_is_no_signature_of_an_ec_key(sev_platform: SimulatedPl
 
 def test_a_signature_of_an_unknown_signer_is_not_read(sev_platform: SimulatedPlatform) -> None:
     assert read_links(sev_platform.chain.pek, {}) == ()
+
+
+def test_an_ec_signature_is_no_signature_of_an_rsa_key(sev_roots: SimulatedRoots) -> None:
+    link = Link(sev_roots.ca.ask.key, EcdsaSignature(1, 1), sha384=False, body=b"")
+    assert not link.holds()

@@ -266,3 +266,9 @@ def test_json_is_the_body_that_kubevirt_takes(
     document = json.loads(capsys.readouterr().out)
     assert document["header"].encode() == owner.header.read_bytes()
     assert document["secret"].encode() == owner.payload.read_bytes()
+
+
+@pytest.mark.parametrize("path", ["", "-"])
+def test_a_packet_goes_into_files(owner: Owner, path: str) -> None:
+    assert owner.pack(out_header=path) == 2
+    assert owner.wrote_nothing()

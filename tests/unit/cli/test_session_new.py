@@ -199,3 +199,37 @@ def test_json_names_the_files(
     assert document["schema"] == "sevkit.io/session/v1"
     assert document["files"] == {name: str(out / name) for name in FILES}
     assert document["simulated"] is True
+
+
+def test_a_folder_whose_name_is_too_long_is_undecided(trusted: list[str], tmp_path: Path) -> None:
+    assert new(*trusted, "--guest-policy", "5", "--out", str(tmp_path / ("x" * 300))) == 4
+    assert left(tmp_path) == set()
+
+
+def test_a_session_that_cannot_be_written_leaves_nothing_behind(
+    trusted: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder's path just fits the system's limit of 4095 bytes, those of its files do not."""
+    parent = tmp_path
+    while 4088 - len(str(parent)) > 250:
+        parent /= "d" * 100
+    parent.mkdir(parents=True)
+    out = parent / ("o" * (4088 - len(str(parent)) - 1))
+    assert len(str(out)) == 4088
+    assert new(*trusted, "--guest-policy", "5", "--out", str(out)) == 4
+    assert "removed again: nothing" in capsys.readouterr().err
+    assert list(parent.iterdir()) == []
+
+
+def test_files_written_before_a_failure_are_removed_and_named(
+    trusted: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Here tik.bin and tek.bin still fit the limit, godh.b64 does not."""
+    parent = tmp_path
+    while 4086 - len(str(parent)) > 250:
+        parent /= "d" * 100
+    parent.mkdir(parents=True)
+    out = parent / ("o" * (4086 - len(str(parent)) - 1))
+    assert new(*trusted, "--guest-policy", "5", "--out", str(out)) == 4
+    assert "removed again: tik.bin, tek.bin" in capsys.readouterr().err
+    assert list(parent.iterdir()) == []
