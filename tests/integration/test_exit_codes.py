@@ -154,20 +154,30 @@ def _drained(stream: IO[bytes]) -> bool:
     return pending[0] == 0
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("inspect", "vmsa", "-"),
-        ("inspect", "firmware", "-"),
-        ("measure", "--mode", "sev", "--firmware", "-"),
-    ],
+READERS: Final = (
+    "inspect report -",
+    "inspect certificate -",
+    "inspect firmware -",
+    "inspect vmsa -",
+    "inspect session -",
+    "measure --mode sev --firmware -",
+    f"attest explain {'00' * 32} --mode sev --firmware -",
+    "attest report - --offline --allow-any-report-data --allow-any-measurement",
+    "attest platform --chain -",
+    "attest launch --info - --tik /dev/null --guest-policy 1 --firmware /dev/null",
+    "session new --chain - --guest-policy 1 --out absent",
+    "kds fetch --report -",
 )
-def test_an_interrupt_while_reading_is_130(arguments: tuple[str, ...]) -> None:
+
+
+@pytest.mark.parametrize("arguments", [words.split() for words in READERS], ids=READERS)
+def test_an_interrupt_while_reading_is_130(arguments: list[str], tmp_path: Path) -> None:
     with subprocess.Popen(
         [*SEVKIT, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        cwd=tmp_path,
         bufsize=0,
     ) as process:
         assert process.stdin is not None
