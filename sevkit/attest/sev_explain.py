@@ -9,7 +9,7 @@ plain SEV against SEV-ES. Bounded: at most some 70,000 digests, about a second.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sevkit.errors import FormatError
 from sevkit.measure.explain import KNOWN_SIGNATURES, SEV_ES_FEATURES
@@ -22,13 +22,19 @@ if TYPE_CHECKING:
 
     from sevkit.measure.kernel_hashes import KernelHashes
 
+_HOT_PLUG: Final = (
+    "; the rest were plugged in after the measurement, as KubeVirt does with the vCPUs of further "
+    "sockets while maxSockets is set"
+)
+
 
 def explain_launch(
-    firmware: bytes, hashes: KernelHashes | None
+    firmware: bytes, hashes: KernelHashes | None, *, vcpus: int | None = None
 ) -> Callable[[Callable[[bytes], bool]], str]:
     """Return a search over a firmware's digests: it takes a test, and says what passes it.
 
-    The search returns one sentence, also where nothing fits. It never raises.
+    ``vcpus`` is how many the owner expected, if he did: fewer are told apart, because KubeVirt
+    makes them so. The search returns one sentence, also where nothing fits. It never raises.
     """
 
     def search(confirms: Callable[[bytes], bool]) -> str:
@@ -36,10 +42,11 @@ def explain_launch(
         for kernel in (hashes, None) if hashes is not None else (None,):
             suffix = " without kernel hashes" if kernel is None and hashes is not None else ""
             try:
-                for digest, words in _candidates(firmware, kernel):
+                for digest, words, count in _candidates(firmware, kernel):
                     tried += 1
                     if confirms(digest):
-                        return f"it fits {words}{suffix}"
+                        fewer = _HOT_PLUG if vcpus is not None and 0 < count < vcpus else ""
+                        return f"it fits {words}{suffix}{fewer}"
             except FormatError:
                 continue  # this firmware takes no kernel hashes, or its tables are malformed
         return f"none of {tried} other combinations of vCPU count, CPU and era fits this firmware"
@@ -47,8 +54,8 @@ def explain_launch(
     return search
 
 
-def _candidates(firmware: bytes, hashes: KernelHashes | None) -> Iterator[tuple[bytes, str]]:
-    yield compute_sev_digest(firmware, hashes), "plain SEV"
+def _candidates(firmware: bytes, hashes: KernelHashes | None) -> Iterator[tuple[bytes, str, int]]:
+    yield compute_sev_digest(firmware, hashes), "plain SEV", 0
     base = compute_sev_es_base(firmware, hashes)
     for features in SEV_ES_FEATURES:
         for era in Era:
@@ -58,4 +65,5 @@ def _candidates(firmware: bytes, hashes: KernelHashes | None) -> Iterator[tuple[
                 tail = f"CPU {signature:#x} ({name}), era {era.value}, features {features:#x}"
                 with contextlib.suppress(FormatError):  # no reset block: only the first vCPU
                     for count, digest in enumerate(base.digests(registers), 1):
-                        yield digest, f"SEV-ES with {count} vCPUs, {tail}"
+                        noun = "vCPU" if count == 1 else "vCPUs"
+                        yield digest, f"SEV-ES with {count} {noun}, {tail}", count

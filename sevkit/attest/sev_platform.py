@@ -175,12 +175,12 @@ def verify_platform(
             actual=_names(signers),
         )
         made = links[role]
-        ledger.require(
+        _require_signature(
+            ledger,
             check,
             len(made) == len(signers) and all(link.holds() for link in made),
-            SignatureMismatch,
             f"a signature on the {role.name} does not verify",
-            expected=_names(_SIGNERS[role]),
+            _names(signers),
         )
     return VerifiedPlatform(chain, above.ark, line)
 
@@ -284,16 +284,22 @@ def _check_ca(above: CaChain, ledger: Ledger) -> None:
             expected=ark.key_id.hex(),
             actual=certificate.certifying_id.hex(),
         )
-        ledger.require(
+        _require_signature(
+            ledger,
             check,
             certificate.key.bits == ark.key.bits
             and verify_pss(
                 ark.key, certificate.signature, certificate.body, sha384=ark.key.bits == LARGE
             ),
-            SignatureMismatch,
             f"the ARK's signature on the {usage.name} does not verify",
-            expected=ark.key_id.hex(),
+            f"ARK {ark.key_id.hex()}",
         )
+
+
+def _require_signature(ledger: Ledger, check: str, holds: bool, message: str, signers: str) -> None:
+    """Record who signed, or that the signature does not verify, and raise."""
+    ledger.require(check, holds, SignatureMismatch, message)
+    ledger.passed(check, expected=signers, actual=signers)
 
 
 def _bundled_ca(cek: SevCertificate) -> CaChain | None:

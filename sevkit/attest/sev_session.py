@@ -1,8 +1,8 @@
-"""Making a launch session: the one place where TEK, TIK, nonce, IV and DH key are drawn.
+"""Making launch sessions and secret packets: where keys, nonces and IVs are drawn.
 
 A session is for one launch of one guest on one platform. It is made only for a platform whose
-chain verified: a session for somebody else's DH key would hand him TEK and TIK.
-Sources: 55766 chapter 4.3 and 6.2.
+chain verified: a session for somebody else's DH key would hand him TEK and TIK. A packet is made
+only for a launch whose measurement verified. Sources: 55766 chapter 4.3, 6.2 and 6.6.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
 from sevkit.abi.policy import SevPolicy, parse_sev_policy, sev_policy_api
+from sevkit.abi.secret_packet import SecretPacket, seal_packet
 from sevkit.abi.session import (
     IV_SIZE,
     KEY_SIZE,
@@ -31,6 +32,7 @@ from sevkit.secret import Secret
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
+    from sevkit.attest.sev_launch import VerifiedLaunch
     from sevkit.attest.sev_platform import VerifiedPlatform
 
 SCHEMA: Final = "sevkit.io/session/v1"
@@ -130,3 +132,12 @@ def seal_new_session(
         platform.chip,
         simulated=platform.line is None,
     )
+
+
+def new_packet(launch: VerifiedLaunch, keys: TransportKeys, table: Secret) -> SecretPacket:
+    """Return the packet that injects ``table`` into a verified launch, under a fresh IV.
+
+    Make it once and keep it: a second packet for the same launch is a second ciphertext under one
+    TEK. Raises ``FormatError`` as ``seal_packet``.
+    """
+    return seal_packet(keys, table, measure=launch.measure, iv=os.urandom(IV_SIZE))

@@ -124,7 +124,9 @@ def command(html: str | None, **given: Any) -> int:  # noqa: ANN401  # twenty op
             firmware_sha256=hashlib.sha256(firmware).hexdigest(),
         ),
         at=datetime.now(UTC),
-        explain=explain_launch(firmware, hashes) if given["explain"] else None,
+        explain=explain_launch(firmware, hashes, vcpus=given["vcpus"])
+        if given["explain"]
+        else None,
     )
     return show_verdict(verdict, html)
 

@@ -32,7 +32,8 @@ def test_vcpus_cpu_era_and_features_are_found(
 ) -> None:
     registers = Registers(signature, features, Vmm.QEMU, era)
     words = explain(firmware, compute_sev_es_digest(firmware, registers, vcpus))
-    assert f"{vcpus} vCPUs" in words
+    assert f"with {vcpus} vCPU" in words
+    assert "maxSockets" not in words
     assert f"{signature:#x}" in words
     assert f"era {era.value}," in words
     assert words.endswith(f"features {features:#x}")
@@ -64,3 +65,13 @@ def test_a_firmware_that_takes_no_kernel_hashes_is_searched_without_them() -> No
     digest = compute_sev_digest(image)
     words = explain_launch(image, compute_kernel_hashes(b"kernel"))(digest.__eq__)
     assert words == "it fits plain SEV without kernel hashes"
+
+
+@pytest.mark.parametrize(("expected", "told"), [(None, False), (2, False), (3, True)])
+def test_fewer_vcpus_than_expected_are_told_to_be_hot_plugged(
+    firmware: bytes, expected: int | None, told: bool
+) -> None:
+    digest = compute_sev_es_digest(firmware, Registers(0x800F12, 0, Vmm.QEMU, Era.INIT), 2)
+    words = explain_launch(firmware, None, vcpus=expected)(digest.__eq__)
+    assert words.startswith("it fits SEV-ES with 2 vCPUs,")
+    assert ("maxSockets" in words) == told

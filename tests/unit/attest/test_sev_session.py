@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from sevkit.abi.secret_packet import DISK_GUID, SecretEntry, encode_secret_table, open_packet
 from sevkit.abi.session import (
     TransportKeys,
     compute_shared_secret,
@@ -15,10 +16,14 @@ from sevkit.abi.session import (
 )
 from sevkit.abi.sevcert import parse_sev_certificate
 from sevkit.attest.checks import SEV_PLATFORM
+from sevkit.attest.sev_launch import LaunchClaim, VerifiedLaunch
 from sevkit.attest.sev_platform import VerifiedPlatform, verify_platform
-from sevkit.attest.sev_session import check_policy, new_session, seal_new_session
+from sevkit.attest.sev_session import check_policy, new_packet, new_session, seal_new_session
 from sevkit.attest.verdict import Ledger
 from sevkit.errors import FormatError, InsecureUsage, SignatureMismatch
+from sevkit.measure.launch_measurement import LaunchMeasurement
+from sevkit.measure.reference import Reference
+from sevkit.measure.terms import Mode
 from sevkit.secret import Secret
 
 if TYPE_CHECKING:
@@ -87,3 +92,15 @@ def test_the_description_tells_the_policy_and_no_key(verified: VerifiedPlatform)
         assert key.hex() not in shown
         assert base64.b64encode(key).decode() not in shown
         assert repr(key) not in shown
+
+
+def test_a_packet_is_for_one_verified_launch_and_never_the_same_twice() -> None:
+    keys = TransportKeys(tek=Secret(b"T" * 16), tik=Secret(b"I" * 16))
+    claim = LaunchClaim(LaunchMeasurement(b"M" * 32, b"N" * 16), 1, 55, 21)
+    launch = VerifiedLaunch(claim, 1, Reference(bytes(32), Mode.SEV, "any vCPUs", False))
+    table = encode_secret_table([SecretEntry(DISK_GUID, Secret(b"hunter2"))])
+    one, two = (new_packet(launch, keys, table) for _ in range(2))
+    assert open_packet(keys, one, measure=b"M" * 32) == table
+    assert (one.header[4:20], one.ciphertext) != (two.header[4:20], two.ciphertext)
+    with pytest.raises(SignatureMismatch):
+        open_packet(keys, one, measure=b"N" * 32)

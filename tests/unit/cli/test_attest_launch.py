@@ -158,7 +158,8 @@ def test_a_mismatch_is_not_authentic_and_explained(
     assert owner.attest(*options, "--vcpus=4", "--output=json") == 1
     failed = findings(capsys)["launch.measurement"]
     assert es_digest(4).hex() in failed["expected"]
-    assert "it fits SEV-ES with 1 vCPUs, CPU 0xa00f11" in failed["detail"]
+    assert "it fits SEV-ES with 1 vCPU, CPU 0xa00f11" in failed["detail"]
+    assert "maxSockets" in failed["detail"]
 
 
 def test_another_owners_key_confirms_nothing(owner: Owner) -> None:

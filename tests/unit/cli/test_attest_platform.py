@@ -11,6 +11,7 @@ from sevkit.attest.checks import SEV_PLATFORM
 from sevkit.cli.main import main
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from sevkit.testing.sev_chain import SimulatedPlatform, SimulatedRoots
@@ -151,3 +152,57 @@ def test_a_page_for_people_is_written_too(files: Files) -> None:
     page = files.folder / "verdict.html"
     assert attest("--chain", files.full, "--root", files.root, "--html", str(page)) == 0
     assert "platform.root" in page.read_text()
+
+
+def _swap_pek_slots(chain: bytearray) -> None:
+    first, second = slice(2084 + 0x414, 2084 + 0x61C), slice(2084 + 0x61C, 2 * 2084)
+    chain[first], chain[second] = chain[second], chain[first]
+
+
+def _change(offset: int, value: bytes) -> Callable[[bytearray], None]:
+    def change(chain: bytearray) -> None:
+        chain[offset : offset + len(value)] = value
+
+    return change
+
+
+def _flip(offset: int) -> Callable[[bytearray], None]:
+    def flip(chain: bytearray) -> None:
+        chain[offset] ^= 0x10
+
+    return flip
+
+
+PDH, PEK, OCA, CEK = 0, 2084, 2 * 2084, 3 * 2084
+
+
+@pytest.mark.parametrize(
+    ("defect", "code"),
+    [
+        pytest.param(_swap_pek_slots, 0, id="pek-slots-swapped-is-allowed"),
+        pytest.param(_change(PDH + 0x08, b"\x02"), 1, id="pdh-usage-of-a-pek"),
+        pytest.param(_change(PDH + 0x0C, b"\x02"), 1, id="pdh-algorithm-of-a-signer"),
+        pytest.param(_flip(PDH + 0x04), 1, id="pdh-body-changed"),
+        pytest.param(_change(PDH + 0x414, b"\x01"), 1, id="pdh-signed-in-the-ocas-name"),
+        pytest.param(_change(PDH + 0x14, bytes(48)), 65, id="pdh-point-not-on-the-curve"),
+        pytest.param(_change(PDH + 0x10, b"\x01"), 65, id="pdh-on-a-smaller-curve"),
+        pytest.param(_change(PDH + 0x41C, bytes(72)), 65, id="pdh-signature-r-zero"),
+        pytest.param(_change(PDH + 0x464, b"\xff" * 48), 65, id="pdh-signature-s-above-the-order"),
+        pytest.param(_change(PDH + 0x41C + 144, b"\x01"), 65, id="pdh-signature-padding"),
+        pytest.param(_change(PEK + 0x61C, b"\x01"), 1, id="pek-signed-twice-by-the-oca"),
+        pytest.param(_change(PEK + 0x414, b"\x00\x10"), 65, id="pek-slot-emptied-by-half"),
+        pytest.param(_flip(OCA + 0x41C), 1, id="oca-self-signature-changed"),
+        pytest.param(_flip(CEK + 0x41C), 1, id="cek-signature-changed"),
+        pytest.param(_change(CEK + 0x418, b"\x02"), 1, id="cek-signed-by-an-ec-key"),
+        pytest.param(_change(CEK + 0x700, b"\x01"), 65, id="cek-second-slot-not-empty"),
+        pytest.param(_change(CEK, b"\x02"), 65, id="cek-of-another-version"),
+    ],
+)
+def test_one_defect_in_a_chain_has_its_own_exit_code(
+    files: Files, defect: Callable[[bytearray], None], code: int
+) -> None:
+    chain = bytearray((files.folder / "sev.chain").read_bytes())
+    defect(chain)
+    path = files.folder / "defect.chain"
+    path.write_bytes(bytes(chain))
+    assert attest("--chain", str(path), "--ca", files.ca, "--root", files.root) == code
