@@ -18,9 +18,6 @@ import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
-from sevkit.abi.product import ProductLine
-from sevkit.abi.rsa import RsaPublicKey, verify_pss
-from sevkit.abi.sevca import UNSIGNED_NAPLES_ARK_SIZE, CaCertificate, CaChain, parse_ca_certificate
 from sevkit.abi.sevcert import (
     ECDH,
     ECDSA,
@@ -31,20 +28,22 @@ from sevkit.abi.sevcert import (
 )
 from sevkit.abi.signature import P384, EcPublicKey
 from sevkit.attest.checks import SEV_PLATFORM
-from sevkit.attest.sev_links import LARGE, read_links, rsa_link
+from sevkit.attest.sev_ca import complete, find_bundled, require_signature, verify_ca
+from sevkit.attest.sev_links import read_links
 from sevkit.attest.verdict import Ledger, Verdict, conclude
 from sevkit.errors import (
     ChainBroken,
-    SignatureMismatch,
     UndecidedError,
     VerificationError,
 )
-from sevkit.kds.roots import SEV_ARK_SHA256, sev_ca
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from sevkit.abi.product import ProductLine
+    from sevkit.abi.rsa import RsaPublicKey
+    from sevkit.abi.sevca import CaCertificate, CaChain
     from sevkit.abi.sevchain import PlatformChain
 
 SUBJECT: Final = "sev-platform"
@@ -139,8 +138,7 @@ def verify_platform(
     shown = {Usage.CEK: chain.cek, Usage.OCA: chain.oca, Usage.PEK: chain.pek, Usage.PDH: chain.pdh}
     for certificate in shown.values():
         certificate.key.load()  # a point off its curve is a shape, so it is refused first
-    found = ca or _bundled_ca(chain.cek)
-    above = None if found is None else CaChain(found.ask, _complete(found.ark))
+    above = find_bundled(chain.cek) if ca is None else complete(ca)
     keys: dict[Usage, EcPublicKey | RsaPublicKey] = {
         Usage.OCA: chain.oca.key,
         Usage.CEK: chain.cek.key,
@@ -161,8 +159,7 @@ def verify_platform(
         raise ChainBroken(
             message, check="platform.cek", hint="pass the platform's own ask ‖ ark with --ca"
         )
-    line = _check_root(above.ark, roots, ledger)
-    _check_ca(above, ledger)
+    line = verify_ca(above, ledger, roots=roots)
     for role in (Usage.CEK, Usage.OCA, Usage.PEK, Usage.PDH):
         check = _CHECKS[role]
         signers = tuple(signature.usage for signature in shown[role].signatures)
@@ -175,7 +172,7 @@ def verify_platform(
             actual=_names(signers),
         )
         made = links[role]
-        _require_signature(
+        require_signature(
             ledger,
             check,
             len(made) == len(signers) and all(link.holds() for link in made),
@@ -245,83 +242,8 @@ def _check_roles(shown: Mapping[Usage, SevCertificate], ledger: Ledger) -> None:
             expected=role.name,
             actual=f"{certificate.usage.name}, {certificate.algorithm.name}",
         )
-
-
-def _check_root(ark: CaCertificate, roots: tuple[bytes, ...], ledger: Ledger) -> ProductLine | None:
-    digest = ark.sha256.hex()
-    line = next((line for line, pin in SEV_ARK_SHA256.items() if pin == digest), None)
-    trusted = any(hmac.compare_digest(root, ark.data) for root in roots)
-    ledger.require(
-        "platform.root",
-        line is not None or trusted,
-        ChainBroken,
-        "the ARK is not one of AMD's pinned roots",
-        actual=digest,
-    )
-    if line is None:
-        detail = "not AMD's: trusted only because the caller names it"
-        ledger.passed("platform.root", actual=digest, detail=detail)
-    return line
-
-
-def _check_ca(above: CaChain, ledger: Ledger) -> None:
-    ark, ask = above.ark, above.ask
-    for check, usage, certificate in (
-        ("platform.ark", Usage.ARK, ark),
-        ("platform.ask", Usage.ASK, ask),
-    ):
-        ledger.require(
-            check,
-            certificate.usage is usage,
-            ChainBroken,
-            f"the certificate in the {usage.name}'s place is for {certificate.usage.name}",
-        )
-        ledger.require(
-            check,
-            hmac.compare_digest(certificate.certifying_id, ark.key_id),
-            ChainBroken,
-            f"the {usage.name} names another issuer than the ARK",
-            expected=ark.key_id.hex(),
-            actual=certificate.certifying_id.hex(),
-        )
-        _require_signature(
-            ledger,
-            check,
-            certificate.key.bits == ark.key.bits
-            and verify_pss(
-                ark.key, certificate.signature, certificate.body, sha384=ark.key.bits == LARGE
-            ),
-            f"the ARK's signature on the {usage.name} does not verify",
-            f"ARK {ark.key_id.hex()}",
-        )
-
-
-def _require_signature(ledger: Ledger, check: str, holds: bool, message: str, signers: str) -> None:
-    """Record who signed, or that the signature does not verify, and raise."""
-    ledger.require(check, holds, SignatureMismatch, message)
-    ledger.passed(check, expected=signers, actual=signers)
-
-
-def _bundled_ca(cek: SevCertificate) -> CaChain | None:
-    """Return the bundled line whose ASK verifies the CEK's signature, or None."""
-    for line in ProductLine:
-        ask, ark = (parse_ca_certificate(data) for data in sev_ca(line))
-        for signature in cek.signatures:
-            link = rsa_link(signature, ask.key, cek)
-            if link is not None and link.holds():
-                return CaChain(ask, ark)
-    return None
-
-
-def _complete(ark: CaCertificate) -> CaCertificate:
-    """Return the bundled Naples ARK in place of AMD's old file that lacks the signature.
-
-    Only for exactly those bytes: any other unsigned ARK stays unsigned, and so is refused.
-    """
-    if len(ark.data) != UNSIGNED_NAPLES_ARK_SIZE:
-        return ark
-    bundled = parse_ca_certificate(sev_ca(ProductLine.NAPLES)[1])
-    return bundled if hmac.compare_digest(bundled.body, ark.data) else ark
+    used = ", ".join(f"{role.name} {shown[role].algorithm.name}" for role in shown)
+    ledger.passed("platform.keys", actual=used)
 
 
 def _names(usages: frozenset[Usage] | tuple[Usage, ...]) -> str:
