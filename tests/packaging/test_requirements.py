@@ -49,6 +49,30 @@ def test_versions_and_hashes_are_those_of_the_lock_and_nothing_is_left_out() -> 
     assert required(FILES[0]) | required(FILES[1]) == locked()
 
 
+def test_the_lock_was_made_for_this_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    lock = tomllib.loads((ROOT / "uv.lock").read_text())
+    (own,) = (row for row in lock["package"] if row["name"] == "sevkit")
+
+    def parts(requirement: str) -> tuple[str, frozenset[str]]:
+        name = re.split(r"[\[<>=!~ ]", requirement, maxsplit=1)[0]
+        return name.replace(".", "-"), frozenset(re.sub(r"^[^<>=!~]*", "", requirement).split(","))
+
+    def locked_parts(rows: list[dict[str, str]]) -> set[tuple[str, frozenset[str]]]:
+        return {(row["name"], frozenset(row.get("specifier", "").split(","))) for row in rows}
+
+    extras = project["project"]["optional-dependencies"].values()
+    demanded = {parts(word) for extra in extras for word in extra}
+    demanded |= {parts(word) for word in project["project"]["dependencies"]}
+    # An extra that names another extra of ours is unfolded in the lock.
+    demanded -= {parts("sevkit")}
+    found = locked_parts(own["metadata"]["requires-dist"]) - {parts("sevkit")}
+    assert found == demanded
+    assert {parts(word) for word in project["dependency-groups"]["dev"]} == locked_parts(
+        own["metadata"]["requires-dev"]["dev"]
+    )
+
+
 def test_only_what_has_no_wheel_stands_apart() -> None:
     assert list(required(FILES[1])) == ["libvirt-python"]
 
