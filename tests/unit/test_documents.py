@@ -131,6 +131,21 @@ def test_aliases_that_stand_for_gigabytes_are_refused() -> None:
         parse_documents("\n".join(lines).encode(), "test")
 
 
+@pytest.mark.parametrize(("more", "fits"), [(0, True), (1, False)])
+def test_aliases_count_as_what_they_stand_for(more: int, fits: bool) -> None:
+    # The list and its anchor's items, then an alias for each: 1 + 1 + n and 1 + n apiece.
+    items = 1000
+    aliases = (MAX_VALUES - items - 2) // (items + 2)
+    rest = MAX_VALUES - (items + 2) - aliases * (items + 2) + more
+    values = [f"&a [{', '.join(['x'] * items)}]", *["*a"] * aliases, *["x"] * rest]
+    text = f"[{', '.join(values)}]".encode()
+    if fits:
+        assert len(parse_documents(text, "test")) == 1
+    else:
+        with pytest.raises(FormatError, match=f"more than {MAX_VALUES} values"):
+            parse_documents(text, "test")
+
+
 @pytest.mark.parametrize("parse", [parse_json, parse_documents])
 def test_size_and_encoding_are_bounded(parse: object) -> None:
     assert parse in {parse_json, parse_documents}

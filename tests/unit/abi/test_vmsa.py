@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sevkit.abi.vmsa import SEGMENTS, VMSA, VMSA_SIZE, encode_vmsa, parse_vmsa
+from sevkit.abi.vmsa import SEGMENTS, VMSA, VMSA_SIZE, SevFeatures, encode_vmsa, parse_vmsa
 from sevkit.errors import FormatError
 
 
@@ -79,3 +79,22 @@ def test_a_value_that_does_not_fit_is_refused() -> None:
 
 def test_the_start_address_is_code_segment_and_instruction_pointer() -> None:
     assert parse_vmsa(encode_vmsa({"cs_base": 0xFFFF0000, "rip": 0xFFF0})).reset_eip == 0xFFFFFFF0
+
+
+def test_feature_bits_are_where_amd_puts_them() -> None:
+    assert {bit.name: int(bit).bit_length() - 1 for bit in SevFeatures} == {
+        "SNP_ACTIVE": 0,
+        "VTOM": 1,
+        "REFLECT_VC": 2,
+        "RESTRICTED_INJECTION": 3,
+        "ALTERNATE_INJECTION": 4,
+        "DEBUG_SWAP": 5,
+        "PREVENT_HOST_IBS": 6,
+        "BTB_ISOLATION": 7,
+        "VMPL_SSS": 8,
+        "SECURE_TSC": 9,
+        "VMGEXIT_PARAMETER": 10,
+        "IBS_VIRTUALIZATION": 12,
+        "VMSA_REG_PROT": 14,
+        "SMT_PROTECTION": 15,
+    }

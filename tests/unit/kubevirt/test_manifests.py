@@ -71,6 +71,13 @@ def test_a_guest_that_is_not_sev_or_snp_alone_is_refused(security: Json) -> None
         ({"model": "EPYC"}, {"requests": {"cpu": 1.5}}, 2),
         (None, {"requests": {"cpu": "2.000000001"}}, 3),
         (None, {"requests": {"memory": "1Gi"}}, 1),
+        (None, {"requests": {"cpu": "2000000001n"}}, 3),
+        (None, {"requests": {"cpu": "2000001u"}}, 3),
+        (None, {"requests": {"cpu": "2001m"}}, 3),
+        (None, {"requests": {"cpu": "2000m"}}, 2),
+        (None, {"limits": {"cpu": "0.3k"}}, 300),
+        (None, {"limits": {"cpu": "0.25Ki"}}, 256),
+        ({"cores": 512}, None, 512),
     ],
 )
 def test_vcpus_are_sockets_cores_and_threads_or_come_from_the_resources(

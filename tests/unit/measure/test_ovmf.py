@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
@@ -27,7 +28,6 @@ from sevkit.testing.firmware import AMDSEV_SECTIONS, FirmwareImage, encode_firmw
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from uuid import UUID
 
 SOUND = encode_firmware(FirmwareImage())
 
@@ -121,6 +121,13 @@ def test_a_footer_with_stray_bytes_is_refused(length: int) -> None:
 @pytest.mark.parametrize("length", [0, 17])
 def test_an_entry_shorter_than_its_own_header_is_refused(length: int) -> None:
     refused(with_length(RESET_BLOCK, length), f"has length {length}")
+
+
+def test_an_entry_without_data_is_read() -> None:
+    other = UUID(int=7)
+    tail = struct.pack("<H", 18) + other.bytes_le + struct.pack("<H", 36) + FOOTER_GUID.bytes_le
+    found = parse_ovmf(bytes(PAGE - 32 - len(tail)) + tail + bytes(32))
+    assert [(entry.guid, entry.data) for entry in found.entries or ()] == [(other, b"")]
 
 
 @pytest.mark.parametrize("length", [1000, 65535])

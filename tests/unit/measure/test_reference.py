@@ -75,6 +75,24 @@ def test_a_set_that_is_not_exactly_one_is_refused(path: str, value: object, matc
         parse_reference_set(changed(path, value))
 
 
+def test_as_many_entries_and_parameters_as_allowed_are_read() -> None:
+    entry = Reference(
+        bytes(32),
+        Mode.SEV,
+        "x" * 1024,
+        covers_kernel=False,
+        parameters={str(n): n for n in range(64)},
+    )
+    small = Reference(bytes(32), Mode.SEV, "", covers_kernel=False, parameters={})
+    most = ReferenceSet((entry, *[small] * (MAX_REFERENCES - 1)))
+    assert parse_reference_set(encode_reference_set(most).encode()) == most
+
+
+def test_too_many_parameters_are_refused() -> None:
+    with pytest.raises(FormatError, match="at most 64 keys"):
+        parse_reference_set(changed("parameters", {str(n): n for n in range(65)}))
+
+
 def test_a_missing_key_is_refused() -> None:
     document = json.loads(encode_reference_set(SET))
     del document["digests"][1]["covers"]["kernel"]

@@ -7,6 +7,7 @@ from sevkit.errors import UsageError
 from sevkit.measure.terms import Era, Vmm
 from sevkit.measure.vcpu import (
     BSP_EIP,
+    CHIP_SIGNATURES,
     CPU_MODELS,
     Registers,
     encode_vcpu,
@@ -72,10 +73,28 @@ def test_a_chip_is_named_and_an_unknown_signature_is_not() -> None:
 
 
 @pytest.mark.parametrize(
+    ("signature", "name"),
+    [
+        (0x800F12, "Naples, stepping 2"),
+        (0x830F10, "Rome, stepping 0"),
+        (0xA00F12, "Milan, stepping 2"),
+        (0xA10F11, "Genoa, stepping 1"),
+        (0xAA0F02, "Bergamo or Siena, stepping 2"),
+        (0xB00F21, "Turin, stepping 1"),
+        (0xB10F10, "Turin Dense, stepping 0"),
+    ],
+)
+def test_chips_that_were_seen_are_known(signature: int, name: str) -> None:
+    assert CHIP_SIGNATURES[signature] == name
+
+
+@pytest.mark.parametrize(
     ("vmm", "era", "eip", "expected"),
     [
         (Vmm.QEMU, Era.INIT, BSP_EIP, {"rdx": 5, "mxcsr": 0, "x87_fcw": 0, "cs_attrib": 0x9B}),
         (Vmm.QEMU, Era.INIT2, BSP_EIP, {"rdx": 5, "mxcsr": 0x1F80, "x87_fcw": 0x37F}),
+        (Vmm.QEMU, Era.INIT2, 0x12345679, {"cs_base": 0x12340000, "rip": 0x5679}),
+        (Vmm.QEMU, Era.INIT2, 0x8001FFFF, {"cs_base": 0x80010000, "rip": 0xFFFF}),
         (Vmm.QEMU, Era.INIT2, 0x80B004, {"cs_base": 0x800000, "rip": 0xB004, "cs_attrib": 0x9B}),
         (Vmm.EC2, Era.INIT2, BSP_EIP, {"rdx": 0x600, "cs_attrib": 0x9A, "ss_attrib": 0x92}),
         (Vmm.EC2, Era.INIT2, 0x80B004, {"cs_attrib": 0x9B, "tr_attrib": 0x83, "mxcsr": 0}),
