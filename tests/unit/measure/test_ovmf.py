@@ -190,6 +190,11 @@ def test_a_section_that_overflows_4_gib_is_refused() -> None:
     sections_refused(with_metadata(16, 0xFFFF_F000), "ends above 4 GiB")
 
 
+def test_a_section_may_end_at_4_gib() -> None:
+    section = Section(0xFFFF_F000, PAGE, SectionType.SNP_SEC_MEM)
+    assert parse_ovmf(image_with(section)).sections == (section,)
+
+
 def image_with(*sections: Section) -> bytes:
     return encode_firmware(FirmwareImage(sections=sections))
 
