@@ -135,6 +135,8 @@ def _rich_table(verdict: Verdict) -> bool:
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(f"{verdict.subject} {verdict.sha256}")
     facts = Table(box=None, show_header=False, pad_edge=False)
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
     for name, value in flatten(verdict.evidence):
         facts.add_row(Text(name, style="dim"), Text(value))
     console.print(facts)
