@@ -118,8 +118,8 @@ _WORDS: Final[dict[str, bool | None]] = {
     spelling: value
     for value, words in (
         (None, ("null",)),
-        (True, ("true", "yes", "on")),
-        (False, ("false", "no", "off")),
+        (True, ("true", "yes", "on", "y")),
+        (False, ("false", "no", "off", "n")),
     )
     for word in words
     for spelling in (word, word.capitalize(), word.upper())

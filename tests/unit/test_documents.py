@@ -16,6 +16,9 @@ def one(text: str) -> Json:
     [
         ("true", True),
         ("yes", True),
+        ("y", True),
+        ("Y", True),
+        ("N", False),
         ("On", True),
         ("NO", False),
         ("off", False),
