@@ -16,7 +16,9 @@ from sevkit.cli.launch_options import (
     HexNumber,
     VcpuRange,
     check_boot_options,
+    check_features,
     check_one_stdin,
+    features_of,
     hash_boot,
     mode_option,
     read_firmware,
@@ -108,6 +110,7 @@ def command(
         raise UsageError(f"--era has no meaning for --mode {chosen}")
     if vmm not in {None, Vmm.QEMU.value} and chosen is not Mode.SNP:
         raise UsageError(f"--vmm has no meaning for --mode {chosen}")
+    check_features(chosen, guest_features)
     named = (*(signature_of_model(name) for name in vcpu_type), *vcpu_sig)
     first, last = vcpus or (1, MAX_VCPUS)
     space = Space(
@@ -116,7 +119,8 @@ def command(
         _boots(hash_boot(kernel, initrd, cmdline), cmdline or ""),
         _vmms(chosen, vmm),
         _eras(chosen, era),
-        guest_features or (SNP_FEATURES if chosen is Mode.SNP else SEV_ES_FEATURES),
+        tuple(dict.fromkeys(features_of(chosen, value) for value in guest_features))
+        or (SNP_FEATURES if chosen is Mode.SNP else SEV_ES_FEATURES),
         tuple(dict.fromkeys(named)) or KNOWN_SIGNATURES,
         first,
         last,

@@ -18,6 +18,7 @@ from sevkit.cli.launch_options import (
     HexNumber,
     check_boot_options,
     check_one_stdin,
+    features_of,
     hash_boot,
     read_firmware,
 )
@@ -215,7 +216,7 @@ def _references(
             given["vcpus"],
             given["vcpus"],
             (cpu,),
-            sev_features=given["guest_features"] or 0,
+            sev_features=features_of(Mode.SEV_ES, given["guest_features"]),
             hashes=hashes,
         )
     ).entries

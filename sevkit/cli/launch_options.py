@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
 import click
@@ -20,6 +20,7 @@ _RANGE: Final = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 _HEX: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,16})")
 #: Linux on x86 keeps this many bytes of a command line; what is measured may be longer.
 _LINUX_CMDLINE: Final = 2047
+SNP_ACTIVE: Final = 1
 
 
 class VcpuRange(click.ParamType[tuple[int, int]]):
@@ -67,6 +68,31 @@ class HexNumber(click.ParamType[int]):
         if found is None or int(found[1], 16) >= 1 << self._bits:
             self.fail(f"{value!r} is not a hex number of at most {self._bits} bits", param, ctx)
         return int(found[1], 16)
+
+
+def check_features(mode: Mode, given: Iterable[int]) -> None:
+    """Refuse SEV_FEATURES that no SNP guest has; see ``features_of`` for the other modes."""
+    for value in given:
+        if mode is Mode.SNP and not value & SNP_ACTIVE:
+            raise UsageError(
+                f"--guest-features {value:#x} cannot be those of a {mode} guest",
+                hint="bit 0 (SNPActive) is set for snp, and never for sev-es",
+            )
+
+
+def features_of(mode: Mode, given: int | None) -> int:
+    """Return the SEV_FEATURES that a digest of this mode holds; warns where others were given.
+
+    Other tools take one value for all modes and drop it where it has no place, so that scripts
+    pass SNP's for SEV and SEV-ES too. Plain SEV measures no VMSA, and KVM never sets SNPActive in
+    one of SEV-ES: both are measured as 0.
+    """
+    if given is None:
+        return SNP_ACTIVE if mode is Mode.SNP else 0
+    if given == 0 or mode is Mode.SNP or (mode is Mode.SEV_ES and not given & SNP_ACTIVE):
+        return given
+    warn(f"--guest-features {given:#x} are those of an SNP guest: not part of this {mode} digest")
+    return 0
 
 
 def read_firmware(path: str) -> bytes:

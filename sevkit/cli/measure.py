@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, final
 
 import click
 
@@ -14,7 +14,9 @@ from sevkit.cli.launch_options import (
     HexNumber,
     VcpuRange,
     check_boot_options,
+    check_features,
     check_one_stdin,
+    features_of,
     hash_boot,
     mode_option,
     read_firmware,
@@ -30,8 +32,6 @@ from sevkit.measure.vcpu import measures_cpu, signature_of_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_SNP_ACTIVE: Final = 1
 
 
 @final
@@ -142,7 +142,7 @@ def command(
         last,
         cpus,
         (asked.era,) if asked.era else (Era.INIT, Era.INIT2),
-        _features(asked, chosen),
+        features_of(chosen, asked.features),
         asked.vmm or Vmm.QEMU,
         hash_boot(kernel, initrd, cmdline),
         asked.firmware_hash,
@@ -183,23 +183,11 @@ def _check(asked: _Asked, mode: Mode) -> None:
         "--era": asked.era is not None and mode is not Mode.SEV_ES,
         "--vmm": asked.vmm not in {None, Vmm.QEMU} and mode is not Mode.SNP,
         "--firmware-hash": asked.firmware_hash is not None and mode is not Mode.SNP,
-        "--guest-features": asked.features is not None and mode is Mode.SEV,
     }
     for option, refused in foreign.items():
         if refused:
             raise UsageError(f"{option} has no meaning for --mode {mode}")
-    active = bool(_features(asked, mode) & _SNP_ACTIVE)
-    if mode is not Mode.SEV and active != (mode is Mode.SNP):
-        raise UsageError(
-            f"--guest-features {asked.features:#x} cannot be those of a {mode} guest",
-            hint="bit 0 (SNPActive) is set for snp, and never for sev-es",
-        )
-
-
-def _features(asked: _Asked, mode: Mode) -> int:
-    if asked.features is not None:
-        return asked.features
-    return _SNP_ACTIVE if mode is Mode.SNP else 0
+    check_features(mode, () if asked.features is None else (asked.features,))
 
 
 def _vcpus(asked: _Asked, mode: Mode, manifest: ManifestLaunch | None) -> tuple[int, int]:

@@ -147,6 +147,7 @@ def test_candidates_that_cannot_be_measured_are_named(
         ["00" * 32, "--mode", "sev-es", "--vmm", "ec2"],
         ["00" * 32, "--mode", "sev", "--cmdline", "x"],
         ["00" * 32, "--mode", "sev-es", "--vcpu-type", "x"],
+        ["00" * 48, "--mode", "snp", "--guest-features", "0x20"],
     ],
 )
 def test_an_ill_formed_request_is_a_usage_error(
@@ -154,3 +155,14 @@ def test_an_ill_formed_request_is_a_usage_error(
 ) -> None:
     assert main(["attest", "explain", *arguments, "--firmware", firmware]) == 2
     assert capsys.readouterr().out == ""
+
+
+def test_features_of_an_snp_guest_are_not_searched_for_sev_es(
+    firmware: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = compute_sev_es_digest(IMAGE, Registers(0xA00F11, 0), 2).hex()
+    arguments = ["attest", "explain", digest, "--mode", "sev-es", "--firmware", firmware]
+    assert main([*arguments, "--guest-features", "0x1", "--guest-features", "0x21"]) == 0
+    out = capsys.readouterr()
+    assert "guest_features\t0x0\n" in out.out
+    assert out.err.count("not part of this sev-es digest") == 2

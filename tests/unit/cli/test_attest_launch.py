@@ -123,6 +123,15 @@ def test_a_host_cpu_is_measured_by_its_signature(owner: Owner) -> None:
     assert owner.attest(*options, "--vcpu-sig=aa0f01") == 1
 
 
+def test_features_of_an_snp_guest_are_not_measured(
+    owner: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [f"--info={owner.info(es_digest(), 5)}", "--guest-policy=5", "--vcpus=4", MILAN]
+    assert owner.attest(*options, "--guest-features=0x21") == 0
+    assert "not part of this sev-es digest" in capsys.readouterr().err
+    assert owner.attest(*options, "--guest-features=0x20") == 1
+
+
 def test_a_measured_boot_covers_the_kernel(
     owner: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:

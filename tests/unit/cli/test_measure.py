@@ -168,9 +168,7 @@ def test_a_firmware_hash_replaces_the_pages_and_is_said(
         ["--vcpus", "1", "--vcpu-sig", "0", "--kernel", "-", "--initrd", "-"],
         ["--vcpus", "1", "--vcpu-sig", "0", "--format", "base64", "--output", "json"],
         ["--mode", "sev", "--vmm", "ec2"],
-        ["--mode", "sev", "--guest-features", "1"],
         ["--mode", "sev", "--firmware-hash", "00" * 48],
-        ["--mode", "sev-es", "--vcpus", "1", "--vcpu-sig", "0", "--guest-features", "1"],
         ["--mode", "sev-es", "--vcpus", "1", "--vcpu-sig", "0", "--vmm", "gce"],
     ],
 )
@@ -181,6 +179,37 @@ def test_an_ill_formed_request_is_a_usage_error(
     out = capsys.readouterr()
     assert "json" in options or out.out == ""
     assert out.err.startswith("sevkit: ")
+
+
+@pytest.mark.parametrize(
+    ("mode", "features", "measured", "warned"),
+    [
+        ("sev", "0", 0, False),
+        ("sev", "0x1", 0, True),
+        ("sev", "0x20", 0, True),
+        ("sev-es", "0x0", 0, False),
+        ("sev-es", "0x20", 0x20, False),
+        ("sev-es", "0x1", 0, True),
+        ("sev-es", "0x21", 0, True),
+    ],
+)
+def test_features_of_an_snp_guest_are_no_part_of_another_modes_digest(
+    mode: str,
+    features: str,
+    measured: int,
+    warned: bool,
+    firmware: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["measure", "--mode", mode, "--firmware", firmware, "--vcpus", "2"]
+    arguments += ["--vcpu-type", "EPYC-Milan", "--vmm", "qemu", "--guest-features", features]
+    assert main([*arguments, *(["--era", "init"] if mode == "sev-es" else [])]) == 0
+    registers = Registers(0xA00F11, measured, era=Era.INIT)
+    es = compute_sev_es_digest(IMAGE, registers, 2)
+    expected = compute_sev_digest(IMAGE) if mode == "sev" else es
+    out = capsys.readouterr()
+    assert out.out == expected.hex() + "\n"
+    assert ("not part of this" in out.err) is warned
 
 
 def test_options_are_judged_before_files(capsys: pytest.CaptureFixture[str]) -> None:
