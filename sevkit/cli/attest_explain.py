@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from sevkit.cli.base import Command, settings
+from sevkit.cli.files import refuse_shared_stdin
 from sevkit.cli.launch_options import (
     HexNumber,
     VcpuRange,
     check_boot_options,
     check_features,
-    check_one_stdin,
     features_of,
     hash_boot,
     mode_option,
     read_firmware,
-    warn,
 )
+from sevkit.cli.messages import warn
 from sevkit.errors import FormatError, UsageError
 from sevkit.measure.explain import (
     KNOWN_SIGNATURES,
@@ -105,7 +105,7 @@ def command(
     chosen = Mode(mode)
     wanted = _digest(digest, chosen)
     check_boot_options(kernel, initrd, cmdline)
-    check_one_stdin(*firmware, kernel, initrd)
+    refuse_shared_stdin(*firmware, kernel, initrd)
     if era is not None and chosen is not Mode.SEV_ES:
         raise UsageError(f"--era has no meaning for --mode {chosen}")
     if vmm not in {None, Vmm.QEMU.value} and chosen is not Mode.SNP:

@@ -13,11 +13,10 @@ from sevkit.abi.policy import SevPolicy, parse_sev_policy
 from sevkit.attest.sev_explain import explain_launch
 from sevkit.attest.sev_launch import LaunchClaim, LaunchExpectations, judge_launch
 from sevkit.cli.base import Command
-from sevkit.cli.files import read_file
+from sevkit.cli.files import read_file, refuse_shared_stdin
 from sevkit.cli.launch_options import (
     HexNumber,
     check_boot_options,
-    check_one_stdin,
     features_of,
     hash_boot,
     read_firmware,
@@ -141,7 +140,7 @@ def _check_options(given: dict[str, Any]) -> None:
     if given["measurement"] is not None and len(numbers) != 3:
         raise UsageError("--measurement needs --api-major, --api-minor and --build-id")
     check_boot_options(given["kernel"], given["initrd"], given["cmdline"])
-    check_one_stdin(
+    refuse_shared_stdin(
         *(given[name] for name in ("info", "tik", "firmware", "kernel", "initrd")), *given["vmsas"]
     )
     _check_vcpu_options(given)

@@ -9,7 +9,7 @@ import click
 
 from sevkit.attest.sev_platform import judge_platform
 from sevkit.cli.base import Command
-from sevkit.cli.launch_options import warn
+from sevkit.cli.messages import warn
 from sevkit.cli.render import show_verdict
 from sevkit.cli.sev_options import (
     check_platform_options,

@@ -1,4 +1,4 @@
-"""Several private files that mean something only together: all are written, or none is left."""
+"""Several files that mean something only together: all are written, or none is left."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def write_together(contents: Mapping[str, bytes]) -> None:
-    """Write files that must not exist yet, mode 0600, in the order given.
+def write_together(contents: Mapping[str, bytes], *, private: bool = True) -> None:
+    """Write files that must not exist yet, mode 0600 if ``private``, in the order given.
 
     If one cannot be written, those written before are removed again, and the error's hint says
     so. A file that was there before is never touched. Raises as ``write_new``.
@@ -22,7 +22,7 @@ def write_together(contents: Mapping[str, bytes]) -> None:
     written: list[str] = []
     try:
         for path, data in contents.items():
-            write_new(path, data, private=True)
+            write_new(path, data, private=private)
             written.append(path)
     except BaseException as error:
         for path in written:

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from sevkit.cli.messages import warn
 from sevkit.errors import FormatError, HostReadError, UsageError
 
 if TYPE_CHECKING:
@@ -118,17 +119,16 @@ def hash_file(path: str, *, limit: int = BOOT_LIMIT) -> tuple[bytes, int]:
     return digest.digest(), size
 
 
-def warn_if_exposed(path: str) -> str | None:
-    """Return a warning if a file of key material can be read by group or others, else None."""
+def warn_if_exposed(path: str) -> None:
+    """Warn if a file of key material can be read by group or others."""
     if path == "-":
-        return None
+        return
     try:
         mode = Path(path).stat().st_mode
-    except OSError:
-        return None
+    except (OSError, ValueError):
+        return  # whoever reads it says why it cannot be read
     if stat.S_ISREG(mode) and mode & 0o077:
-        return f"{path}: key material readable by others (mode {mode & 0o777:04o}); chmod 600"
-    return None
+        warn(f"{path}: key material readable by others (mode {mode & 0o777:04o}); chmod 600")
 
 
 def write_new(path: str, data: bytes, *, private: bool = False) -> None:
@@ -169,7 +169,15 @@ def _cannot_write(path: str, error: OSError | ValueError) -> HostReadError | Usa
 
 
 def check_new(path: str) -> None:
-    """Refuse a file to be written that exists already, before any work is done for it."""
+    """Refuse a file that cannot be written, before any work is done for it.
+
+    Only what is the caller's mistake: '-', a file that exists, a folder that does not.
+    Raises ``UsageError``.
+    """
+    if path == "-":
+        raise UsageError("'-' is standard input, not a file to write", hint="name a file")
+    if "\0" in path or not Path(path).parent.is_dir():
+        raise UsageError(f"{path}: its folder does not exist")
     if os.path.lexists(path):
         raise UsageError(
             f"{path}: exists and is never overwritten", hint="name another file, or move it away"

@@ -16,7 +16,8 @@ from sevkit.abi.idblock import (
 from sevkit.abi.policy import SNP_POLICY_DEFAULT, parse_snp_policy
 from sevkit.attest.expectation_words import parse_hex
 from sevkit.cli.base import Command, settings
-from sevkit.cli.files import check_new, read_file, refuse_shared_stdin, warn_if_exposed, write_new
+from sevkit.cli.file_set import write_together
+from sevkit.cli.files import check_new, read_file, refuse_shared_stdin, warn_if_exposed
 from sevkit.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
@@ -51,9 +52,7 @@ def load_signing_key(path: str) -> EllipticCurvePrivateKey:
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  # not for --help
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415  # not for --help
 
-    warning = warn_if_exposed(path)
-    if warning:
-        click.echo(f"sevkit: {warning}", err=True)
+    warn_if_exposed(path)
     data = read_file(path, limit=64 << 10)
     load = (
         serialization.load_pem_private_key
@@ -124,8 +123,8 @@ def command(
     if author_key is not None:
         author = load_signing_key(author_key)
     auth = _authenticate(block, signing, author)
-    write_new(out_block, encode_id_block(block))
-    write_new(out_auth, encode_id_auth(auth))
+    files = {out_block: encode_id_block(block), out_auth: encode_id_auth(auth)}
+    write_together(files, private=False)
     _show(auth)
 
 

@@ -14,8 +14,9 @@ from sevkit.abi.tcb import TcbVersion, parse_tcb_words
 from sevkit.attest.container import find_report
 from sevkit.cli.base import Command, settings
 from sevkit.cli.files import read_file, refuse_shared_stdin
-from sevkit.cli.key_service import key_service_options, open_cache, open_key_service, say
-from sevkit.cli.render import plain, show_json
+from sevkit.cli.key_service import key_service_options, open_cache, open_key_service
+from sevkit.cli.messages import plain, say
+from sevkit.cli.render import show_json
 from sevkit.errors import FormatError, HostReadError, KeyServiceError, SevkitError, UsageError
 from sevkit.kds import urls
 from sevkit.kds.source import CertificateSource, Sourced
@@ -66,8 +67,7 @@ def command(**given: Any) -> int:  # noqa: ANN401  # click hands over options by
 
     def fail(what: str, error: SevkitError) -> None:
         failures.append((what, error.message))
-        say(plain(f"{what}: {error.message}"))
-        say(plain(f"hint: {error.hint}"))
+        say(f"{what}: {error.message}", error.hint)
 
     for path, report, report_line in reports:
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sevkit.cli.files import read_file
+from sevkit.cli.messages import say
 from sevkit.errors import UsageError
 from sevkit.kds.cache import CertificateCache
 from sevkit.kds.source import CertificateSource
@@ -111,8 +112,3 @@ def find_proxy(url: str) -> str | None:
             hint="for example HTTPS_PROXY=http://proxy.example:3128, or NO_PROXY for this host",
         )
     return proxy
-
-
-def say(message: str) -> None:
-    """Tell the user, on stderr."""
-    click.echo(f"sevkit: {message}", err=True)

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from sevkit.cli.files import FIRMWARE_LIMIT, hash_file, read_file
+from sevkit.cli.messages import warn
 from sevkit.errors import UsageError
 from sevkit.measure.kernel_hashes import NO_INITRD, KernelHashes, compute_cmdline_hash
 from sevkit.measure.terms import MAX_VCPUS, Mode
@@ -114,12 +115,6 @@ def check_boot_options(kernel: str | None, initrd: str | None, cmdline: str | No
         compute_cmdline_hash(cmdline)
 
 
-def check_one_stdin(*paths: str | None) -> None:
-    """Refuse standard input for more than one file."""
-    if sum(path == "-" for path in paths) > 1:
-        raise UsageError("only one file can be standard input")
-
-
 def hash_boot(kernel: str | None, initrd: str | None, cmdline: str | None) -> KernelHashes | None:
     """Return the hashes of a measured boot, or None without a kernel; files are streamed."""
     check_boot_options(kernel, initrd, cmdline)
@@ -144,15 +139,6 @@ def _hash_boot_file(option: str, path: str) -> bytes:
     if size == 0:
         warn(f"{option} {path}: an empty file is measured")
     return digest
-
-
-def warn(message: str) -> None:
-    """Say something on stderr that does not change the answer."""
-    click.echo(f"sevkit: warning: {_one_line(message)}", err=True)
-
-
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def mode_option(command: _Command) -> _Command:

@@ -19,6 +19,7 @@ import click
 
 from sevkit import __version__
 from sevkit.cli.base import LazyGroup, Settings, missing_extra
+from sevkit.cli.messages import say
 from sevkit.errors import FormatError, InternalError, SevkitError, UndecidedError, UsageError
 
 if TYPE_CHECKING:
@@ -104,19 +105,8 @@ def _invoke(
     return result
 
 
-def _say(message: str, hint: str = "") -> None:
-    click.echo(f"sevkit: {_one_line(message)}", err=True)
-    if hint:
-        click.echo(f"sevkit: hint: {_one_line(hint)}", err=True)
-
-
-def _one_line(text: str) -> str:
-    """Escape what would move a terminal's cursor: messages may quote what an attacker wrote."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def _report(error: SevkitError, settings: Settings) -> int:
-    _say(error.message, error.hint)
+    say(error.message, error.hint)
     if settings.json:
         document: dict[str, object] = {
             "schema": "sevkit.io/error/v1",
@@ -170,7 +160,7 @@ def _give_up(error: BaseException) -> int:
         else:
             code = UndecidedError.exit_code
             with contextlib.suppress(OSError, ValueError):
-                _say(f"the answer could not be written: {error.strerror or error}")
+                say(f"the answer could not be written: {error.strerror or error}")
     _silence()
     return code
 
@@ -181,11 +171,13 @@ def _guarded(
     try:
         return _invoke(arguments, settings, table)
     except (click.Abort, KeyboardInterrupt):
-        _say("interrupted")
+        say("interrupted")
         return INTERRUPTED
     except click.exceptions.Exit as stop:
         return _bug(stop, settings) if stop.exit_code else 0
     except click.exceptions.NoArgsIsHelpError as error:
+        if settings.json:
+            return _report(UsageError("missing command", hint=_help(error.ctx)), settings)
         error.show()
         return UsageError.exit_code
     except (Exception, SystemExit) as error:
@@ -216,9 +208,11 @@ def _usage(error: click.ClickException) -> UsageError:
     """Return click's refusal in our manner: one line, lower case, no full stop."""
     context = error.ctx if isinstance(error, click.UsageError) else None
     text = error.format_message().removesuffix(".")
-    return UsageError(
-        text[:1].lower() + text[1:], hint=f"{context.command_path} --help" if context else ""
-    )
+    return UsageError(text[:1].lower() + text[1:], hint=_help(context))
+
+
+def _help(context: click.Context | None) -> str:
+    return f"{context.command_path} --help" if context else ""
 
 
 def _silence() -> None:

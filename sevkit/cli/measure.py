@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, final
 import click
 
 from sevkit.cli.base import Command, settings
-from sevkit.cli.files import read_file
+from sevkit.cli.files import read_file, refuse_shared_stdin
 from sevkit.cli.launch_options import (
     HexNumber,
     VcpuRange,
     check_boot_options,
     check_features,
-    check_one_stdin,
     features_of,
     hash_boot,
     mode_option,
     read_firmware,
-    warn,
 )
+from sevkit.cli.messages import warn
 from sevkit.documents import DOCUMENT_LIMIT, parse_documents
 from sevkit.errors import UsageError
 from sevkit.kubevirt.manifests import ManifestLaunch, parse_manifest
@@ -113,7 +112,7 @@ def command(
     sevkit measure --vmi vm.yaml --firmware OVMF.amdsev.fd --output json > ref.json
     """  # noqa: D301  # \b is click's mark for lines kept as they are
     check_boot_options(kernel, initrd, cmdline)
-    check_one_stdin(firmware, kernel, initrd, vmi)
+    refuse_shared_stdin(firmware, kernel, initrd, vmi)
     if encoding == "base64" and settings().json:
         raise UsageError("--format base64 is for text; a reference set has its digests in hex")
     asked = _Asked(

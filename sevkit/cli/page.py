@@ -6,8 +6,9 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from sevkit import __version__
-from sevkit.attest.verdict import Outcome
-from sevkit.cli.render import flatten, headline, plain
+from sevkit.attest.verdict import Outcome, render_time
+from sevkit.cli.messages import plain
+from sevkit.cli.render import flatten, headline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -68,7 +69,7 @@ def _lines(verdict: Verdict) -> Iterator[str]:
     yield f"<title>{_text(title)}: {_text(headline(verdict))}</title>"
     yield f"<style>{_STYLE}</style></head><body>"
     yield f"<h1>{_text(title)}</h1>"
-    at = verdict.at.strftime("%Y-%m-%d %H:%M:%S UTC")
+    at = render_time(verdict.at)
     yield f"<p><small>SHA-256 <code>{_text(verdict.sha256)}</code><br>judged at {at}</small></p>"
     yield from _summary(verdict)
     if not verdict.accepted:

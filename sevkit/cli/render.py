@@ -14,6 +14,7 @@ import click
 
 from sevkit.attest.verdict import Finding, Outcome, Verdict
 from sevkit.cli.base import settings
+from sevkit.cli.messages import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,11 +38,6 @@ _HEADLINES: Final = {
     4: "UNDECIDED: something demanded could not be had",
 }
 _LONG: Final = 48
-
-
-def plain(text: str) -> str:
-    """Return ``text`` with everything unprintable escaped, so that it cannot move a cursor."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def show_json(document: object) -> None:

@@ -20,8 +20,8 @@ from sevkit.abi.secret_packet import (
 from sevkit.abi.session import IV_SIZE, TransportKeys
 from sevkit.cli.base import Command, settings
 from sevkit.cli.file_set import write_together
-from sevkit.cli.files import read_file, warn_if_exposed
-from sevkit.cli.launch_options import check_one_stdin, read_firmware, warn
+from sevkit.cli.files import check_new, read_file, refuse_shared_stdin, warn_if_exposed
+from sevkit.cli.launch_options import read_firmware
 from sevkit.cli.render import show_json
 from sevkit.cli.sev_options import read_key
 from sevkit.errors import FormatError, UsageError
@@ -119,20 +119,17 @@ def _check_options(
         raise UsageError("--secret names one GUID twice", hint="a guest would find only one")
     if any(guid.int == 0 for guid in guids):
         raise UsageError("--secret names the nil GUID", hint="no guest looks for it")
-    check_one_stdin(*files, *(path for _, path in named))
+    refuse_shared_stdin(*files, *(path for _, path in named))
     for option, path in (("--out-header", header), ("--out-payload", payload)):
         if path in {"", "-"}:
             raise UsageError(f"{option} needs a file")
-        if os.path.lexists(path):
-            raise UsageError(f"{path}: exists and is never overwritten", hint="name another file")
+        check_new(path)
     if os.path.abspath(header) == os.path.abspath(payload):  # noqa: PTH100  # no link is followed
         raise UsageError("--out-header and --out-payload name one file")
 
 
 def _read_secret(path: str) -> Secret:
-    exposed = warn_if_exposed(path)
-    if exposed:
-        warn(exposed)
+    warn_if_exposed(path)
     return Secret(read_file(path))
 
 

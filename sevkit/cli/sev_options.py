@@ -13,8 +13,7 @@ from sevkit.abi.sevca import CaChain, parse_ca_certificate, parse_ca_chain
 from sevkit.abi.sevcert import Usage, parse_sev_certificate
 from sevkit.abi.sevchain import PlatformChain, parse_chain_export
 from sevkit.attest.sev_platform import PlatformExpectations
-from sevkit.cli.files import read_file, warn_if_exposed
-from sevkit.cli.launch_options import check_one_stdin, warn
+from sevkit.cli.files import read_file, refuse_shared_stdin, warn_if_exposed
 from sevkit.errors import FormatError, UsageError
 from sevkit.kubevirt.subresources import parse_platform_info
 from sevkit.secret import Secret
@@ -138,7 +137,7 @@ def check_platform_options(given: dict[str, Any]) -> None:
             "no whole chain is named", hint="give --chain, or all of --pdh --pek --oca --cek"
         )
     files = [given[name] for name in ("chain", "ca", *parts) if given[name] is not None]
-    check_one_stdin(*files, *given["roots"])
+    refuse_shared_stdin(*files, *given["roots"])
 
 
 def read_platform(given: dict[str, Any]) -> tuple[PlatformChain, CaChain | None, tuple[bytes, ...]]:
@@ -180,9 +179,7 @@ def read_key(path: str, name: str) -> Secret:
 
     Raises ``FormatError`` for any other size: a key is never cut or padded to fit.
     """
-    exposed = warn_if_exposed(path)
-    if exposed:
-        warn(exposed)
+    warn_if_exposed(path)
     data = read_file(path)
     if len(data) != KEY_SIZE:
         hint = "this may be TEK and TIK in one file, in that order" if len(data) == 32 else ""

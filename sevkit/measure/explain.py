@@ -146,8 +146,8 @@ class _Search:
 
     def _try(self, firmware: Firmware, boot: Boot) -> Match | None:
         if self._space.mode is Mode.SEV:
-            self._count(1)
             same = compute_sev_digest(firmware.data, boot.hashes) == self._digest
+            self._count(1)
             return Match(firmware.label, boot.label, None, None) if same else None
         for vmm in self._space.vmms:
             base = self._base(firmware, boot, vmm)

@@ -134,6 +134,14 @@ def test_candidates_that_cannot_be_measured_are_named(
     assert main(arguments) == 65
 
 
+@pytest.mark.parametrize(("mode", "size"), [("sev", 32), ("sev-es", 32), ("snp", 48)])
+def test_what_is_no_firmware_is_not_a_search_in_vain(mode: str, size: int, tmp_path: Path) -> None:
+    garbage = tmp_path / "garbage"
+    garbage.write_bytes(bytes(5000))
+    options = ["--mode", mode, "--firmware", str(garbage)]
+    assert main(["attest", "explain", "00" * size, *options]) == 65
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sevkit.cli.files import hash_file, read_file, warn_if_exposed, write_new
+from sevkit.cli.files import (
+    hash_file,
+    read_file,
+    refuse_shared_stdin,
+    warn_if_exposed,
+    write_new,
+)
 from sevkit.errors import FormatError, HostReadError, UsageError
 
 if TYPE_CHECKING:
@@ -137,14 +143,24 @@ def test_a_name_that_is_too_long_is_undecided(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("mode", "warns"), [(0o600, False), (0o640, True), (0o604, True)])
 def test_key_material_that_others_can_read_is_warned_of(
-    mode: int, warns: bool, tmp_path: Path
+    mode: int, warns: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "key"
     path.touch()
     path.chmod(mode)
-    assert bool(warn_if_exposed(str(path))) is warns
+    warn_if_exposed(str(path))
+    assert ("readable by others" in capsys.readouterr().err) is warns
 
 
-def test_standard_input_and_a_missing_file_are_not_warned_of(tmp_path: Path) -> None:
-    assert warn_if_exposed("-") is None
-    assert warn_if_exposed(str(tmp_path / "absent")) is None
+def test_what_cannot_be_looked_at_is_not_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in ("-", str(tmp_path / "absent"), "a\0b"):
+        warn_if_exposed(path)
+    assert not capsys.readouterr().err
+
+
+def test_standard_input_is_one_file_at_most() -> None:
+    refuse_shared_stdin("-", None, "file")
+    with pytest.raises(UsageError, match="only one"):
+        refuse_shared_stdin("-", None, "-")

@@ -9,9 +9,7 @@ from sevkit.cli.launch_options import (
     HexNumber,
     VcpuRange,
     check_boot_options,
-    check_one_stdin,
     hash_boot,
-    warn,
 )
 from sevkit.errors import UsageError
 from sevkit.measure.kernel_hashes import compute_kernel_hashes
@@ -66,14 +64,3 @@ def test_a_boot_that_qemu_would_not_measure_is_refused(
 ) -> None:
     with pytest.raises(UsageError):
         check_boot_options(kernel, initrd, cmdline)
-
-
-def test_standard_input_is_one_file_at_most() -> None:
-    check_one_stdin("-", None, "file")
-    with pytest.raises(UsageError, match="only one file"):
-        check_one_stdin("-", None, "-")
-
-
-def test_a_warning_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
-    warn("a\x1b[2Jb\nc")
-    assert capsys.readouterr().err == "sevkit: warning: a\\x1b[2Jb\\x0ac\n"

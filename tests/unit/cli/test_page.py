@@ -8,8 +8,9 @@ import pytest
 
 from sevkit.attest.checks import SEV_PLATFORM, SNP_REPORT
 from sevkit.attest.verdict import Ledger, Verdict, conclude
+from sevkit.cli.messages import plain
 from sevkit.cli.page import render_page
-from sevkit.cli.render import describe, flatten, headline, plain, render_text
+from sevkit.cli.render import describe, flatten, headline, render_text
 
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 EVIL = "<script>alert('x')</script>\x1b[2J\u202e\"onload=\"&amp;"
