@@ -63,11 +63,41 @@ def global_options() -> list[click.Parameter]:
     ]
 
 
+@final
+class PathName(click.types.StringParamType):
+    """The name of a file or a folder, which a shell completes; whoever opens it judges it."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind: Final = kind
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002  # click's signature
+        param: click.Parameter,  # noqa: ARG002  # click's signature
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Leave it to the shell."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415  # only when completing
+
+        return [CompletionItem(incomplete, type=self._kind)]
+
+
+#: How help names a value that is a path, and what a shell should complete for it.
+_PATHS: Final = {"FILE": "file", "REPORT": "file", "DIR": "dir"}
+
+
 class Command(click.Command):
-    """A command that also takes the global options after its name."""
+    """A command that also takes the global options after its name.
+
+    Its plain text parameters that help calls FILE, REPORT or DIR complete as paths.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # click's own signature
         super().__init__(*args, **kwargs)
+        for parameter in self.params:
+            kind = _PATHS.get(parameter.metavar or "")
+            if kind is not None and parameter.type is click.STRING:
+                parameter.type = PathName(kind)
         self.params.extend(global_options())
 
 

@@ -20,7 +20,7 @@ SCHEMA: Final = "sevkit.io/firmware/v1"
 
 
 @click.command(cls=Command, short_help="An OVMF image's SEV tables.")
-@click.argument("file")
+@click.argument("file", metavar="FILE")
 def command(file: str) -> None:
     """Show the footer table and the SEV metadata of FILE, an OVMF image.
 

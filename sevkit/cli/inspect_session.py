@@ -15,7 +15,7 @@ from sevkit.errors import FormatError
 
 
 @click.command(cls=Command, short_help="A launch session blob.")
-@click.argument("file")
+@click.argument("file", metavar="FILE")
 def command(file: str) -> None:
     """Show the fields of a launch session: 128 bytes, raw or in base64.
 

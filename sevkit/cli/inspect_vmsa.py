@@ -16,7 +16,7 @@ SCHEMA: Final = "sevkit.io/vmsa/v1"
 
 
 @click.command(cls=Command, short_help="A VMSA page.")
-@click.argument("file")
+@click.argument("file", metavar="FILE")
 @click.option("--all", "everything", is_flag=True, help="Also fields that are zero.")
 def command(file: str, *, everything: bool) -> None:
     """Show the fields of FILE, a 4096-byte VMSA page, under AMD's names.
