@@ -10,6 +10,7 @@ import struct
 import uuid
 from typing import TYPE_CHECKING, Final
 
+from sevkit.abi.layout import check_zero
 from sevkit.errors import FormatError
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def parse_cert_table(data: bytes) -> dict[uuid.UUID, bytes]:
     """Return the blobs by GUID. Empty data is an empty table.
 
     Refuses a table without its closing zero entry, blobs that reach outside the data, into the
-    entries or into each other, a GUID that occurs twice, and more than 32 entries.
+    entries or into each other, a GUID that occurs twice, more than 32 entries, and bytes that
+    belong to no entry and are not zero, in which another reader might find something.
     Raises ``FormatError``.
     """
     if not data:
@@ -79,8 +81,10 @@ def _blobs(
             raise FormatError(
                 NAME, f"{guid} lies outside the data or over another entry", offset=offset
             )
+        check_zero(NAME, data, end, offset - end)
         end = offset + length
         found[guid] = bytes(data[offset:end])
+    check_zero(NAME, data, end, len(data) - end)
     return found
 
 

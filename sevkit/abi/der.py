@@ -16,8 +16,11 @@ INTEGER: Final = 0x02
 BIT_STRING: Final = 0x03
 OCTET_STRING: Final = 0x04
 OBJECT_IDENTIFIER: Final = 0x06
+UTF8_STRING: Final = 0x0C
+PRINTABLE_STRING: Final = 0x13
 IA5_STRING: Final = 0x16
 SEQUENCE: Final = 0x30
+SET: Final = 0x31
 
 
 class Element(NamedTuple):

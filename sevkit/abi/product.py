@@ -29,7 +29,7 @@ class ProductLine(StrEnum):
 
     @property
     def hwid_size(self) -> int:
-        """Size in bytes of the hardware ID in a VCEK: 8 for Turin, 64 before (57230 3.1)."""
+        """Size in bytes of the hardware ID in a VCEK: 8 for Turin, 64 before (57230 chapter 3)."""
         return 8 if self is ProductLine.TURIN else 64
 
 

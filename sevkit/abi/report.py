@@ -20,7 +20,7 @@ NAME: Final = "SNP attestation report"
 SIGNED_SIZE: Final = 0x2A0
 VERSIONS: Final = range(2, 6)
 
-#: SIGNATURE_ALGO: ECDSA P-384 with SHA-384 (56860 table 138).
+#: SIGNATURE_ALGO: ECDSA P-384 with SHA-384 (56860 chapter 10).
 ECDSA_P384_SHA384: Final = 1
 
 #: VMPL of a report that the host asked for, not the guest.
@@ -135,6 +135,10 @@ class Report:
     def product_line(self) -> ProductLine | None:
         """The line of the product that the report names, or None for version 2."""
         return None if self.product is None else self.product.line
+
+    def tcbs(self, line: ProductLine) -> tuple[TcbVersion, ...]:
+        """Return the current, reported, committed and launch TCB versions; errors as ``tcb``."""
+        return tuple(self.tcb(which, line) for which in _TCB_OFFSETS)
 
     def tcb(self, which: str, line: ProductLine) -> TcbVersion:
         """Return the ``current``, ``reported``, ``committed`` or ``launch`` TCB version.

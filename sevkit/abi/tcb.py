@@ -3,7 +3,7 @@
 The eight bytes mean different things on different products, so a version is made from the
 product line and the raw value, never from the raw value alone. Versions are compared component
 by component: as one integer, a newer microcode would hide an older bootloader.
-Source: 56860 3.3 (TCB_VERSION; table 3 up to Genoa, table 4 from Turin).
+Source: 56860 2.2 (TCB_VERSION; table 3 up to Genoa, table 4 from Turin).
 """
 
 from __future__ import annotations
@@ -109,8 +109,10 @@ def parse_tcb_words(text: str) -> dict[str, int]:
         name, equals, value = word.strip().partition("=")
         if name not in _TURIN or not equals or name in found:
             known = ", ".join(_TURIN)
-            raise FormatError("TCB version", f"{word!r} is not NAME=N once", hint=f"names: {known}")
+            raise FormatError(
+                "TCB version", f"{word[:64]!r} is not NAME=N once", hint=f"names: {known}"
+            )
         if not (value.isascii() and value.isdigit() and len(value) <= 3 and int(value) <= 255):
-            raise FormatError("TCB version", f"{word!r}: the value must be 0 to 255")
+            raise FormatError("TCB version", f"{word[:64]!r}: the value must be 0 to 255")
         found[name] = int(value)
     return found

@@ -1,7 +1,8 @@
 """AMD's extensions in VCEK and VLEK certificates.
 
-Source: 57230 table 9 (VCEK) and its VLEK counterpart: extensions 1.3.6.1.4.1.3704.1.X. The set of
-a certificate must be exactly AMD's for its kind: one missing, one too many or one twice is refused.
+Source: 57230 chapter 3 (table 10 for family 19h, and its counterparts): extensions
+1.3.6.1.4.1.3704.1.X. The set of a certificate must be exactly AMD's for its kind: one missing, one
+too many or one twice is refused.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ kind. ``verify_vek`` takes that and a VEK and returns a ``VerifiedVek``, the onl
 ``verify_report`` accepts. A root is trusted by the SHA-256 of its whole DER, so that a self-made
 ARK with AMD's names is refused before any signature is looked at. ``cryptography``'s own issuer
 check looks at neither dates nor constraints; every rule is therefore a row of the ledger here.
-Sources: 57230 chapters 1 and 3, RFC 5280 chapters 4 and 6.
+Dates come last: what an unsigned certificate says of its dates is not a reason to call genuine
+evidence expired. Sources: 57230 chapter 3, RFC 5280 chapters 4 and 6.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from sevkit.abi.product import SNP_LINES, ProductLine
 from sevkit.abi.vek import ARC, VekExtensions, VekKind, parse_vek_extensions, unexpected_oids
+from sevkit.attest.verdict import render_time
 from sevkit.attest.x509 import BASIC_CONSTRAINTS, KEY_USAGE, Certificate, is_signed_by
 from sevkit.errors import CertificateExpired, ChainBroken, FormatError, SignatureMismatch
 
@@ -117,7 +119,6 @@ def verify_chain(
     kind, line = found
     for certificate in (ark, intermediate):
         _require_issuer_rules(certificate, ledger)
-        _require_in_date(certificate, at, ledger)
     for check, certificate in (("chain.ark", ark), ("chain.ask", intermediate)):
         ledger.require(
             check,
@@ -126,6 +127,8 @@ def verify_chain(
             f"the ARK did not sign {certificate.subject_cn}",
             actual=certificate.subject_cn,
         )
+    for certificate in (ark, intermediate):
+        _require_in_date(certificate, at, ledger)
     return VerifiedChain(line, kind, ark, intermediate, origin or "", at)
 
 
@@ -168,15 +171,15 @@ def _require_in_date(certificate: Certificate, at: datetime, ledger: Ledger) -> 
         "chain.not-before",
         certificate.not_before <= at,
         CertificateExpired,
-        f"{name} is not valid before {certificate.not_before:%Y-%m-%dT%H:%M:%SZ}",
-        actual=f"{at:%Y-%m-%dT%H:%M:%SZ}",
+        f"{name} is not valid before {render_time(certificate.not_before)}",
+        actual=render_time(at),
     )
     ledger.require(
         "chain.not-after",
         at <= certificate.not_after,
         CertificateExpired,
-        f"{name} expired at {certificate.not_after:%Y-%m-%dT%H:%M:%SZ}",
-        actual=f"{at:%Y-%m-%dT%H:%M:%SZ}",
+        f"{name} expired at {render_time(certificate.not_after)}",
+        actual=render_time(at),
     )
 
 
@@ -211,7 +214,6 @@ def verify_vek(chain: VerifiedChain, vek: Certificate, *, ledger: Ledger) -> Ver
         ChainBroken,
         f"{vek.subject_cn} says that it is a CA",
     )
-    _require_in_date(vek, chain.at, ledger)
     ledger.require(
         "chain.vek",
         is_signed_by(vek, chain.intermediate),
@@ -219,7 +221,18 @@ def verify_vek(chain: VerifiedChain, vek: Certificate, *, ledger: Ledger) -> Ver
         f"{chain.intermediate.subject_cn} did not sign the {chain.kind}",
         actual=vek.subject_cn,
     )
-    return VerifiedVek(chain, vek, key, _extensions(chain, vek, ledger))
+    extensions = _extensions(chain, vek, ledger)
+    _require_in_date(vek, chain.at, ledger)
+    return VerifiedVek(chain, vek, key, extensions)
+
+
+def read_vek_extensions(kind: VekKind, certificate: Certificate) -> VekExtensions:
+    """Return what a certificate claims in AMD's extensions; nothing is verified.
+
+    Raises ``FormatError`` if one is missing or malformed.
+    """
+    values = {e.oid: e.value for e in certificate.extensions if e.oid.startswith(ARC)}
+    return parse_vek_extensions(kind, values)
 
 
 def _extensions(chain: VerifiedChain, vek: Certificate, ledger: Ledger) -> VekExtensions:
@@ -241,9 +254,7 @@ def _extensions(chain: VerifiedChain, vek: Certificate, ledger: Ledger) -> VekEx
         f"extension {', '.join([*strange, *critical])} is not one of a {chain.line} {chain.kind}",
     )
     try:
-        found = parse_vek_extensions(
-            chain.kind, {e.oid: e.value for e in vek.extensions if e.oid.startswith(ARC)}
-        )
+        found = read_vek_extensions(chain.kind, vek)
     except FormatError as error:
         ledger.failed("vek.extensions", detail=error.message)
         raise ChainBroken(error.message, check="vek.extensions") from error

@@ -23,11 +23,11 @@ COVERAGE: Final = (
 )
 
 SNP_REPORT: Final = (
-    Check("chain.root", _A, "57230 1.3", "Is the ARK one of AMD's pinned roots?", required=True),
-    Check("chain.ark", _A, "57230 1.3", "Did the ARK sign itself?", required=True),
-    Check("chain.ask", _A, "57230 1.3", "Did the ARK sign the ASK or ASVK?", required=True),
-    Check("chain.vek", _A, "57230 1.3", "Did the ASK or ASVK sign the VEK?", required=True),
-    Check("chain.names", _A, "57230 1.3", "Do subjects and issuers match?", required=True),
+    Check("chain.root", _A, "57230 3", "Is the ARK one of AMD's pinned roots?", required=True),
+    Check("chain.ark", _A, "57230 3", "Did the ARK sign itself?", required=True),
+    Check("chain.ask", _A, "57230 3", "Did the ARK sign the ASK or ASVK?", required=True),
+    Check("chain.vek", _A, "57230 3", "Did the ASK or ASVK sign the VEK?", required=True),
+    Check("chain.names", _A, "57230 3", "Do subjects and issuers match?", required=True),
     Check(
         "chain.constraints",
         _A,
@@ -41,14 +41,13 @@ SNP_REPORT: Final = (
     ),
     Check("chain.not-after", _A, "RFC 5280 4.1.2.5", "Is no certificate expired?", required=True),
     Check("crl.signature", _A, "RFC 5280 5.1.1.3", "Did the ARK sign the revocation list?"),
+    Check("crl.whole", _A, "RFC 5280 5.2", "Is it whole, with nothing critical that is unknown?"),
     Check("crl.dates", _A, "RFC 5280 5.1.2", "Is the revocation list in date?"),
     Check("chain.revocation", _A, "57230 4", "Is no certificate of the chain revoked?"),
     Check("vek.unique", _A, "RFC 5280 4.2", "Does no extension occur twice?", required=True),
-    Check("vek.known", _A, "57230 3.1", "Are there no extensions but AMD's?", required=True),
-    Check(
-        "vek.extensions", _A, "57230 3.1", "Are AMD's extensions there and sound?", required=True
-    ),
-    Check("vek.product", _A, "57230 3.1", "Does the VEK belong to this product?", required=True),
+    Check("vek.known", _A, "57230 3", "Are there no extensions but AMD's?", required=True),
+    Check("vek.extensions", _A, "57230 3", "Are AMD's extensions there and sound?", required=True),
+    Check("vek.product", _A, "57230 3", "Does the VEK belong to this product?", required=True),
     Check("report.product", _A, f"{_SNP} 7.3", "Does the report come from the VEK's product line?"),
     Check(
         "report.signing-key",
@@ -73,11 +72,12 @@ SNP_REPORT: Final = (
     Check(
         "tcb.order",
         _B,
-        f"{_SNP} 3.3",
+        f"{_SNP} 2.2",
         "Are the TCB versions ordered as they must be?",
         required=True,
     ),
-    Check("tcb.minimum", _B, f"{_SNP} 3.3", "Is the TCB at least the demanded one?"),
+    Check("product.demanded", _B, _OURS, "Is the product the demanded one?"),
+    Check("tcb.minimum", _B, f"{_SNP} 2.2", "Is the TCB at least the demanded one?"),
     Check("chip.allowed", _B, _OURS, "Is the chip on the owner's list?"),
     Check("platform.info", _B, f"{_SNP} 7.3", "Are all platform info bits known?"),
     Check("platform.alias-check", _B, f"{_SNP} 7.3", "Did the platform check for memory aliases?"),

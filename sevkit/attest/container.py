@@ -62,7 +62,7 @@ def find_report(data: bytes) -> ReportContainer:
 
 
 def _decode_text(data: bytes) -> bytes:
-    text = b"".join(data.split())
+    text = data.translate(None, b" \t\r\n")
     try:
         return binascii.unhexlify(text)
     except binascii.Error:

@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from sevkit.abi.policy import PlatformInfo
+from sevkit.attest.verdict import render_time
 from sevkit.errors import FormatError
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ def describe_certificate(certificate: Certificate, origin: str) -> dict[str, str
     return {
         "subject": certificate.subject_cn,
         "issuer": certificate.issuer_cn,
-        "not_before": f"{certificate.not_before:%Y-%m-%dT%H:%M:%SZ}",
-        "not_after": f"{certificate.not_after:%Y-%m-%dT%H:%M:%SZ}",
+        "not_before": render_time(certificate.not_before),
+        "not_after": render_time(certificate.not_after),
         "sha256": hashlib.sha256(certificate.der).hexdigest(),
         "origin": origin,
     }

@@ -8,6 +8,7 @@ misspelt would otherwise be an expectation that is not there.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from sevkit.abi.tcb import POSITIONS, parse_tcb_words
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 STRUCTURE: Final = "expectations"
+
+#: Largest expectations file, in bytes: a thousand chips fit, and the YAML parser's worst case,
+#: which grows with the square of a token's length, stays at about a second.
+LIMIT: Final = 256 << 10
 
 #: Name of each expectation, and the kind of its value.
 NAMES: Final[Mapping[str, str]] = {
@@ -61,7 +66,7 @@ def parse_expectations_file(data: bytes) -> dict[str, object]:
 
     Names may be written ``report-data``, ``report_data`` or ``reportData``. Raises ``FormatError``.
     """
-    documents = parse_documents(data, STRUCTURE)
+    documents = parse_documents(data, STRUCTURE, limit=LIMIT)
     if len(documents) != 1 or not isinstance(documents[0], dict) or not documents[0]:
         raise FormatError(STRUCTURE, "expected one mapping that is not empty")
     found: dict[str, object] = {}
@@ -69,9 +74,9 @@ def parse_expectations_file(data: bytes) -> dict[str, object]:
         name = _UPPER.sub(r"-\1", written).lower().replace("_", "-")
         if name not in NAMES:
             known = ", ".join(NAMES)
-            raise FormatError(STRUCTURE, f"{written!r} is not known", hint=f"one of {known}")
+            raise FormatError(STRUCTURE, f"{written[:64]!r} is not known", hint=f"one of {known}")
         if name in found:
-            raise FormatError(STRUCTURE, f"{written!r} is given twice")
+            raise FormatError(STRUCTURE, f"{written[:64]!r} is given twice")
         found[name] = _typed(written, NAMES[name], value)
     return found
 
@@ -81,22 +86,23 @@ def _typed(name: str, kind: str, value: object) -> object:
         value = [value]
     if kind == "tcb" and isinstance(value, dict):
         value = ",".join(f"{part}={level}" for part, level in value.items())
-    fits = {
-        "hex": isinstance(value, str),
-        "path": isinstance(value, str),
-        "tcb": isinstance(value, str),
-        "flag": isinstance(value, bool),
-        "number": isinstance(value, int) and not isinstance(value, bool),
-        "hex list": isinstance(value, list)
-        and bool(value)
-        and all(isinstance(item, str) for item in value),
-    }
-    if not fits[kind]:
+    if not _fits(kind, value):
         hint = (
             "put hex digits in quotes: YAML reads some of them as numbers" if "hex" in kind else ""
         )
         raise FormatError(STRUCTURE, f"{name}: expected a {kind}", hint=hint)
     return tuple(value) if isinstance(value, list) else value
+
+
+def _fits(kind: str, value: object) -> bool:
+    if kind == "flag":
+        return isinstance(value, bool)
+    if kind == "number":
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind == "hex list":
+        texts = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+        return texts and bool(value)
+    return isinstance(value, str)
 
 
 def merge(given: Mapping[str, object], from_file: Mapping[str, object]) -> dict[str, object]:
@@ -110,19 +116,37 @@ def merge(given: Mapping[str, object], from_file: Mapping[str, object]) -> dict[
 def build_expectations(values: Mapping[str, object], reference: bytes | None) -> Expectations:
     """Return the expectations in ``values`` (by the names of ``NAMES``).
 
-    ``reference`` is the content of the reference set. Raises ``InsecureUsage`` where report data
-    or the launch digest is neither expected nor allowed to be any, ``UsageError`` for bad values.
+    ``reference`` is the content of the reference set. Raises ``UsageError`` for bad values, then
+    ``InsecureUsage`` where report data or the launch digest is neither expected nor allowed to be
+    any, then ``FormatError`` for the reference set: what is asked is judged before what is read.
     """
-    for name, option in (("report-data", "nonce"), ("measurement", "launch digest")):
-        allowed = bool(values.get(f"allow-any-{name}"))
-        expected = name in values or (name == "measurement" and reference is not None)
-        if not expected and not allowed:
+    for name, value in values.items():
+        if name not in NAMES or not _fits(NAMES[name], value):
+            # a value that is passed over is an expectation that is not there
+            raise UsageError(f"{name}: is no expectation, or not of its type")
+    expectations = _parse_values(values)
+    asked = {
+        "report-data": expectations.report_data is not ANY,
+        "measurement": expectations.measurements is not ANY or reference is not None,
+    }
+    nouns = {"report-data": "nonce", "measurement": "launch digest"}
+    for name, expected in asked.items():
+        if expected and values.get(f"allow-any-{name}") is True:
+            raise UsageError(f"--allow-any-{name} contradicts the {nouns[name]} that is expected")
+    for name, expected in asked.items():
+        if not expected and values.get(f"allow-any-{name}") is not True:
             raise InsecureUsage(
-                f"no {option} is expected, so every report would do",
+                f"no {nouns[name]} is expected, so every report would do",
                 hint=f"give --{name}, or accept the risk with --allow-any-{name}",
             )
-        if expected and allowed:
-            raise UsageError(f"--allow-any-{name} contradicts the {option} that is expected")
+    if reference is None:
+        return expectations
+    listed = () if expectations.measurements is ANY else expectations.measurements
+    return replace(expectations, measurements=(*listed, *_referenced(reference)))
+
+
+def _parse_values(values: Mapping[str, object]) -> Expectations:
+    """Return what the values say, with ``ANY`` where they say nothing: not to be used as it is."""
 
     def hexadecimal(name: str) -> bytes | None:
         value = values.get(name)
@@ -139,7 +163,7 @@ def build_expectations(values: Mapping[str, object], reference: bytes | None) ->
     report_data = hexadecimal("report-data")
     return Expectations(
         report_data=ANY if report_data is None else report_data,
-        measurements=_measurements(values, reference),
+        measurements=_digests(values),
         host_data=hexadecimal("host-data"),
         id_key_digest=hexadecimal("id-key-digest"),
         author_key_digest=hexadecimal("author-key-digest"),
@@ -164,21 +188,20 @@ def _minimum_tcb(text: str) -> dict[str, int]:
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    return (
-        tuple(item for item in value if isinstance(item, str)) if isinstance(value, tuple) else ()
-    )
+    items = value if isinstance(value, list | tuple) else ()
+    return tuple(item for item in items if isinstance(item, str))
 
 
-def _measurements(
-    values: Mapping[str, object], reference: bytes | None
-) -> tuple[ExpectedMeasurement, ...] | AnyValue:
+def _digests(values: Mapping[str, object]) -> tuple[ExpectedMeasurement, ...] | AnyValue:
     found = [
         ExpectedMeasurement(parse_hex(text, "measurement"))
         for text in _texts(values.get("measurement"))
     ]
-    if reference is not None:
-        snp = [e for e in parse_reference_set(reference).entries if e.mode is Mode.SNP]
-        if not snp:
-            raise UsageError("the reference set has no launch digest for SNP")
-        found += [ExpectedMeasurement(e.digest, e.label, e.covers_kernel) for e in snp]
     return tuple(found) if found else ANY
+
+
+def _referenced(reference: bytes) -> tuple[ExpectedMeasurement, ...]:
+    snp = [e for e in parse_reference_set(reference).entries if e.mode is Mode.SNP]
+    if not snp:
+        raise UsageError("the reference set has no launch digest for SNP")
+    return tuple(ExpectedMeasurement(e.digest, e.label, e.covers_kernel) for e in snp)

@@ -8,6 +8,7 @@ finding. Only this module turns findings into an exit code.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -15,9 +16,16 @@ from sevkit.errors import InternalError, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
 SCHEMA: Final = "sevkit.io/verdict/v1"
+
+
+def render_time(moment: datetime) -> str:
+    """Return a time with its zone as RFC 3339 in UTC, to the second.
+
+    Not by ``strftime``, which writes the year 1 with one digit.
+    """
+    return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 class Outcome(StrEnum):
@@ -156,7 +164,8 @@ class Ledger:
         raise error(message, check=check)
 
     def adopt(self, other: Ledger) -> None:
-        """Take over the findings of another ledger of the same catalogue."""
+        """Take over the findings of another ledger of the same catalogue, and its indecision."""
+        self.undecided = self.undecided or other.undecided
         for found in other.findings:
             self.record(
                 found.check,
@@ -211,7 +220,7 @@ class Verdict:
             "subject": {"kind": self.subject, "sha256": self.sha256},
             "accepted": self.accepted,
             "exit_code": self.exit_code,
-            "at": self.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "at": render_time(self.at),
             "findings": [found.to_json() for found in self.findings],
             "evidence": dict(self.evidence),
         }

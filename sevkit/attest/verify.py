@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _ECDSA: Final = ec.ECDSA(hashes.SHA384())
 _KEYS: Final = {SigningKey.VCEK: VekKind.VCEK, SigningKey.VLEK: VekKind.VLEK}
-_TCBS: Final = ("current", "reported", "committed", "launch")
 CHIP_ID_SIZE: Final = 64
 
 
@@ -94,7 +93,7 @@ def _tcbs(report: Report, vek: VerifiedVek, ledger: Ledger) -> tuple[TcbVersion,
     """
     line = vek.chain.line
     try:
-        return tuple(report.tcb(which, line) for which in _TCBS)
+        return report.tcbs(line)
     except FormatError as error:
         if report.product_line is not None:
             raise

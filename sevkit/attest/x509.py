@@ -1,16 +1,14 @@
 """One X.509 certificate, read strictly and once: AMD's roots, ASK, ASVK and VEKs.
 
-``cryptography`` parses the certificate; the bytes that were signed and the extensions are read
-here, because an extension that occurs twice must become a finding, not an exception. VEKs have
-serial number 0, which ``cryptography`` deprecates and will refuse: it is handed a copy whose
-serial number is 1, and signatures are checked over the bytes received, never over the copy.
+``cryptography`` parses the certificate; the bytes that were signed, the names and the extensions
+are read here: an extension that occurs twice must become a finding, not an exception, and names
+are compared as they were signed (``cryptography`` prints a warning for a name of odd length).
+VEKs have serial number 0, which ``cryptography`` deprecates and will refuse: it is handed a copy
+whose serial number is 1, and signatures are checked over the bytes received, never over the copy.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
@@ -18,20 +16,25 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
+from cryptography.x509.oid import SignatureAlgorithmOID
 
 from sevkit.abi.der import (
     BIT_STRING,
     BOOLEAN,
+    IA5_STRING,
     INTEGER,
     OBJECT_IDENTIFIER,
     OCTET_STRING,
+    PRINTABLE_STRING,
     SEQUENCE,
+    SET,
+    UTF8_STRING,
     Element,
     expect_element,
     parse_oid,
     read_children,
 )
+from sevkit.attest.pem import parse_pem
 from sevkit.errors import FormatError
 
 if TYPE_CHECKING:
@@ -47,9 +50,8 @@ KEY_USAGE: Final = "2.5.29.15"
 #: AMD's one signature algorithm for X.509: RSASSA-PSS, SHA-384, MGF1 with SHA-384, salt 48.
 PSS: Final = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
 
-_PEM: Final = re.compile(
-    rb"\s*-----BEGIN CERTIFICATE-----\r?\n([A-Za-z0-9+/=\r\n]+?)-----END CERTIFICATE-----\s*"
-)
+_COMMON_NAME: Final = b"\x55\x04\x03"  # 2.5.4.3
+_TEXTS: Final = {UTF8_STRING: "utf-8", PRINTABLE_STRING: "ascii", IA5_STRING: "ascii"}
 
 
 @final
@@ -128,23 +130,8 @@ def parse_certificates(data: bytes) -> tuple[Certificate, ...]:
     """
     if data[:1] == b"\x30":
         return (parse_certificate(data),)
-    found: list[Certificate] = []
-    position = 0
-    while position < len(data) or not found:
-        match = _PEM.match(data, position)
-        if match is None:
-            raise FormatError(
-                NAME, "neither DER nor PEM without anything around it", offset=position
-            )
-        if len(found) == MAX_CERTIFICATES:
-            raise FormatError(NAME, f"more than {MAX_CERTIFICATES} certificates", offset=position)
-        try:
-            der = base64.b64decode(re.sub(rb"[\r\n]", b"", match[1]), validate=True)
-        except binascii.Error as error:
-            raise FormatError(NAME, "PEM block is not base64", offset=position) from error
-        found.append(parse_certificate(der))
-        position = match.end()
-    return tuple(found)
+    blocks = parse_pem(data, b"CERTIFICATE", NAME, most=MAX_CERTIFICATES)
+    return tuple(parse_certificate(der) for der in blocks)
 
 
 def parse_certificate(der: bytes) -> Certificate:
@@ -160,6 +147,8 @@ def parse_certificate(der: bytes) -> Certificate:
     body = read_children(der, parts[0], NAME)
     signature = der[parts[2].content : parts[2].end]
     serial = _serial_element(body)
+    if der[serial.content : serial.content + 1] >= b"\x80":
+        raise FormatError(NAME, "serial number is negative", offset=serial.start)
     if der[body[2].start : body[2].end] != der[parts[1].start : parts[1].end]:
         raise FormatError(NAME, "the two signature algorithms differ", offset=parts[1].start)
     if signature[:1] != b"\0":
@@ -167,8 +156,6 @@ def parse_certificate(der: bytes) -> Certificate:
     parsed = _parse(_readable(der, serial))
     try:
         key = parsed.public_key()
-        subject_cn, issuer_cn = _common_name(parsed.subject), _common_name(parsed.issuer)
-        subject, issuer = parsed.subject.public_bytes(), parsed.issuer.public_bytes()
         not_before, not_after = parsed.not_valid_before_utc, parsed.not_valid_after_utc
         pss = _is_pss_sha384(parsed)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -180,10 +167,10 @@ def parse_certificate(der: bytes) -> Certificate:
         signed=bytes(der[parts[0].start : parts[0].end]),
         signature=bytes(signature[1:]),
         serial=int.from_bytes(der[serial.content : serial.end], "big", signed=True),
-        subject=subject,
-        subject_cn=subject_cn,
-        issuer=issuer,
-        issuer_cn=issuer_cn,
+        subject=bytes(der[body[5].start : body[5].end]),
+        subject_cn=_common_name(der, body[5]),
+        issuer=bytes(der[body[3].start : body[3].end]),
+        issuer_cn=_common_name(der, body[3]),
         not_before=not_before,
         not_after=not_after,
         public_key=key,
@@ -212,12 +199,25 @@ def _parse(der: bytes) -> x509.Certificate:
         raise FormatError(NAME, f"not readable: {error}") from error
 
 
-def _common_name(name: x509.Name) -> str:
-    values = name.get_attributes_for_oid(NameOID.COMMON_NAME)
-    value = values[0].value if len(values) == 1 else None
-    if not isinstance(value, str):
-        raise FormatError(NAME, "a name without exactly one common name")
-    return value
+def _common_name(der: bytes, name: Element) -> str:
+    """Return the one common name of a Name: SEQUENCE OF SET OF SEQUENCE { type, value }."""
+    if name.tag != SEQUENCE:
+        raise FormatError(NAME, "a name is not a SEQUENCE", offset=name.start)
+    found = []
+    for group in read_children(der, name, NAME):
+        for attribute in read_children(der, group, NAME) if group.tag == SET else ():
+            fields = read_children(der, attribute, NAME) if attribute.tag == SEQUENCE else []
+            if len(fields) != 2 or fields[0].tag != OBJECT_IDENTIFIER:
+                raise FormatError(NAME, "a name is not well formed", offset=attribute.start)
+            if der[fields[0].content : fields[0].end] == _COMMON_NAME:
+                found.append(fields[1])
+    encoding = _TEXTS.get(found[0].tag) if len(found) == 1 else None
+    if encoding is None:
+        raise FormatError(NAME, "a name without exactly one common name", offset=name.start)
+    try:
+        return der[found[0].content : found[0].end].decode(encoding)
+    except UnicodeDecodeError as error:
+        raise FormatError(NAME, "a common name is not text", offset=found[0].start) from error
 
 
 def _is_pss_sha384(parsed: x509.Certificate) -> bool:
@@ -229,20 +229,35 @@ def _is_pss_sha384(parsed: x509.Certificate) -> bool:
 
 def _extensions(der: bytes, body: list[Element]) -> tuple[Extension, ...]:
     holders = [element for element in body if element.tag == 0xA3]
-    if not holders:
-        return ()
-    outer = expect_element(der, holders[0].content, holders[0].end, SEQUENCE, NAME)
+    return read_extensions(der, holders[0], NAME) if holders else ()
+
+
+def read_extensions(der: bytes, holder: Element, structure: str) -> tuple[Extension, ...]:
+    """Return the extensions in an explicitly tagged ``Extensions``, any OID as often as it occurs.
+
+    Raises ``FormatError``; a criticality that is neither absent nor TRUE in DER is refused, because
+    what another reader takes for critical must not be ignored here.
+    """
+    outer = expect_element(der, holder.content, holder.end, SEQUENCE, structure)
+    return read_extension_list(der, outer, structure)
+
+
+def read_extension_list(der: bytes, outer: Element, structure: str) -> tuple[Extension, ...]:
+    """Return the extensions in ``Extensions``, a SEQUENCE OF Extension; as ``read_extensions``."""
     found = []
-    for element in read_children(der, outer, NAME):
-        fields = read_children(der, element, NAME)
+    for element in read_children(der, outer, structure):
+        fields = read_children(der, element, structure)
         tags = [field.tag for field in fields]
-        if tags not in ([OBJECT_IDENTIFIER, OCTET_STRING], [OBJECT_IDENTIFIER, 1, OCTET_STRING]):
-            raise FormatError(NAME, "extension is not well formed", offset=element.start)
+        critical = tags == [OBJECT_IDENTIFIER, BOOLEAN, OCTET_STRING]
+        if not critical and tags != [OBJECT_IDENTIFIER, OCTET_STRING]:
+            raise FormatError(structure, "extension is not well formed", offset=element.start)
+        if critical and der[fields[1].content : fields[1].end] != b"\xff":
+            raise FormatError(structure, "criticality is not TRUE in DER", offset=element.start)
         value = fields[-1]
         found.append(
             Extension(
-                parse_oid(der, fields[0], NAME),
-                len(fields) == 3 and der[fields[1].content : fields[1].end] == b"\xff",
+                parse_oid(der, fields[0], structure),
+                critical,
                 bytes(der[value.content : value.end]),
             )
         )

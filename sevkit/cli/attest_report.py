@@ -20,13 +20,15 @@ from sevkit.cli.base import Command
 from sevkit.cli.files import check_new, read_file, refuse_shared_stdin
 from sevkit.cli.key_service import key_service_options, open_source
 from sevkit.errors import FormatError, UsageError
+from sevkit.kds.urls import check_base_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sevkit.attest.expectations import Expectations
 
-_FILES: Final = ("vek", "chain", "crl", "reference", "expectations", "kds_ca")
+_EVIDENCE: Final = ("vek", "chain", "crl", "kds_ca")
+_FILES: Final = (*_EVIDENCE, "reference", "expectations")
 REFERENCE_LIMIT: Final = 32 << 20
 _RFC3339: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})"
@@ -48,13 +50,16 @@ def parse_time(text: str | None) -> datetime:
 
 
 def parse_line(text: str | None) -> ProductLine | None:
-    """Return the product line of an option's value."""
+    """Return the product line of an option's value, one that has SEV-SNP."""
     if text is None:
         return None
     try:
-        return parse_product_line(text)
+        line = parse_product_line(text)
     except FormatError as error:
         raise UsageError(f"--product: {error.message}", hint=error.hint) from error
+    if not line.snp:
+        raise UsageError(f"--product: {line} has no SEV-SNP, so no reports")
+    return line
 
 
 def _expectation_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,8 +96,11 @@ def _expectation_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def read_expectations(given: dict[str, Any], path: str | None) -> Expectations:
-    """Return the expectations of the options and of the expectations file, if any."""
+def read_expectations(given: dict[str, Any], path: str | None, *others: str | None) -> Expectations:
+    """Return the expectations of the options and of the expectations file, if any.
+
+    ``others`` are the files that the command reads besides: at most one of all may be '-'.
+    """
     values: dict[str, object] = {
         name: value
         for name in NAMES
@@ -107,6 +115,7 @@ def read_expectations(given: dict[str, Any], path: str | None) -> Expectations:
     reference = values.get("reference")
     content = None
     if isinstance(reference, str):
+        refuse_shared_stdin(reference, path, *others)
         where = reference if reference == "-" else str(base / reference)
         content = read_file(where, limit=REFERENCE_LIMIT)
     return build_expectations(values, content)
@@ -121,7 +130,11 @@ def read_expectations(given: dict[str, Any], path: str | None) -> Expectations:
 @click.option("--require-crl", is_flag=True, help="Exit 4 if no revocation list can be had.")
 @_expectation_options
 @click.option("--expectations", metavar="FILE", help="The same expectations in YAML.")
-@click.option("--product", metavar="NAME", help="Product, for version 2 reports without --vek.")
+@click.option(
+    "--product",
+    metavar="NAME",
+    help="Demanded product; needed for version 2 reports that nothing else can place.",
+)
 @click.option("--at", metavar="TIME", help="Time of verification, RFC 3339.  [default: now]")
 @click.option("--offline", is_flag=True, help="Ask no key service; use files and the cache.")
 @click.option("--cache", metavar="DIR", help="Certificate cache.  [default: the user's cache]")
@@ -143,13 +156,16 @@ def command(report: str, **given: Any) -> int:  # noqa: ANN401  # click hands ov
     """
     # options are judged first, then shapes, then what cannot be had
     refuse_shared_stdin(report, *given["root"], *(given[name] for name in _FILES))
-    if given["html"]:
+    if given["html"] is not None:
         check_new(given["html"])
     at = parse_time(given["at"])
     line = parse_line(given["product"])
-    expectations = read_expectations(given, given["expectations"])
+    if given["kds_url"] is not None:
+        check_base_url(given["kds_url"])
+    others = (report, *given["root"], *(given[name] for name in _EVIDENCE))
+    expectations = read_expectations(given, given["expectations"], *others)
     files = {
-        name: read_file(given[name], limit=5 << 20) if given[name] else None
+        name: None if given[name] is None else read_file(given[name], limit=5 << 20)
         for name in ("vek", "chain", "crl")
     }
     roots = [read_file(path) for path in given["root"]]

@@ -49,8 +49,10 @@ def _describe_x509(data: bytes) -> list[dict[str, Any]]:
 
 
 def _x509_row(certificate: Certificate) -> dict[str, Any]:
-    from sevkit.abi.vek import ARC, parse_vek_extensions  # noqa: PLC0415  # not for --help
-    from sevkit.attest.chain import identify_chain  # noqa: PLC0415  # not for --help
+    from sevkit.attest.chain import (  # noqa: PLC0415  # not for --help
+        identify_chain,
+        read_vek_extensions,
+    )
     from sevkit.attest.describe import describe_certificate  # noqa: PLC0415  # not for --help
     from sevkit.errors import FormatError  # noqa: PLC0415  # not for --help
 
@@ -65,10 +67,7 @@ def _x509_row(certificate: Certificate) -> dict[str, Any]:
     if claimed is None:
         return row
     try:
-        found = parse_vek_extensions(
-            claimed[0],
-            {e.oid: e.value for e in certificate.extensions if e.oid.startswith(ARC)},
-        )
+        found = read_vek_extensions(claimed[0], certificate)
     except FormatError as error:
         return row | {"problem": error.message}
     return row | {
