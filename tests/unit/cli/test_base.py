@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
+
 import click
 import pytest
 
-from sevkit.cli.base import EXTRAS, LazyGroup, missing_extra
+from sevkit.cli.base import EXTRAS, Command, LazyGroup, missing_extra
 from sevkit.cli.main import main
 from sevkit.errors import UsageError
 
@@ -57,7 +59,23 @@ def test_a_table_that_names_no_module_ends_as_an_internal_error(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--output", "json", "completion", "bash"], ["completion", "bash", "--verbose"]]
+    "arguments",
+    [
+        ["--output", "json", "--verbose", "inspect", "report", "absent"],
+        ["inspect", "--output", "json", "report", "absent", "--verbose"],
+        ["inspect", "report", "--verbose", "absent", "--output=json"],
+    ],
 )
-def test_global_options_stand_before_and_after_the_command(arguments: list[str]) -> None:
-    assert main(arguments) == 0
+def test_global_options_stand_before_and_after_the_command(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert json.loads(capsys.readouterr().out)["message"] == "absent: no such file"
+
+
+@pytest.mark.parametrize(("metavar", "kind"), [("FILE", "file"), ("DIR", "dir"), ("HEX", None)])
+def test_paths_are_left_to_the_shell_to_complete(metavar: str, kind: str | None) -> None:
+    option = click.Option(["--x"], metavar=metavar)
+    command = Command("name", params=[option])
+    found = option.shell_complete(click.Context(command), "in")
+    assert [(item.type, item.value) for item in found] == ([] if kind is None else [(kind, "in")])
