@@ -283,10 +283,14 @@ class SimulatedRoots:
         next_update: dt.datetime | None = EPOCH + 20 * YEAR,
         signer: rsa.RSAPrivateKey | None = None,
         issuer_cn: str | None = None,
+        extensions: Iterable[tuple[x509.ExtensionType, bool]] = (),
+        entry_extensions: Iterable[tuple[x509.ExtensionType, bool]] = (),
     ) -> bytes:
         """Return a revocation list as DER, signed by the ARK unless told otherwise.
 
         Without a next update it is one that X.509 forbids to issue, made by cutting the field.
+        ``extensions`` are the list's, ``entry_extensions`` every entry's, each with whether it is
+        critical.
         """
         builder = (
             x509.CertificateRevocationListBuilder()
@@ -294,13 +298,15 @@ class SimulatedRoots:
             .last_update(this_update)
             .next_update(next_update or this_update + YEAR)
         )
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical=critical)
         for serial in serials:
-            builder = builder.add_revoked_certificate(
-                x509.RevokedCertificateBuilder()
-                .serial_number(serial)
-                .revocation_date(this_update)
-                .build()
+            entry = (
+                x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(this_update)
             )
+            for extension, critical in entry_extensions:
+                entry = entry.add_extension(extension, critical=critical)
+            builder = builder.add_revoked_certificate(entry.build())
         pss = padding.PSS(padding.MGF1(hashes.SHA384()), _SALT)
         key = signer or self.ark_key
         crl = builder.sign(key, hashes.SHA384(), rsa_padding=pss)
