@@ -73,20 +73,10 @@ class Site(NamedTuple):
         return CertificateCache(self.folder / "cache").path(resource)
 
 
-@pytest.fixture(scope="module")
-def chip() -> SimulatedChip:
-    return SimulatedChip(SimulatedRoots(ProductLine.MILAN), Product.MILAN)
-
-
-@pytest.fixture(scope="module")
-def genoa() -> SimulatedRoots:
-    return SimulatedRoots(ProductLine.GENOA)
-
-
 @pytest.fixture
-def site(chip: SimulatedChip, genoa: SimulatedRoots, tmp_path: Path) -> Iterator[Site]:
-    with SimulatedKeyService(chip_provider(chip)) as service:
-        yield Site(chip, service, tmp_path, genoa)
+def site(milan_chip: SimulatedChip, genoa_roots: SimulatedRoots, tmp_path: Path) -> Iterator[Site]:
+    with SimulatedKeyService(chip_provider(milan_chip)) as service:
+        yield Site(milan_chip, service, tmp_path, genoa_roots)
 
 
 def outcome(capsys: pytest.CaptureFixture[str], check: str) -> dict[str, Any]:
