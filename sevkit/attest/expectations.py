@@ -83,7 +83,11 @@ class Expectations:
             for expected in self.measurements:
                 _size("launch digest", expected.digest, MEASUREMENT_SIZE)
         for chip in self.chips:
-            if len(chip) not in HWID_SIZES or not any(chip):
+            if not any(chip):
+                raise UsageError(
+                    "a chip's hardware ID is zero", hint="a masked chip ID names no chip"
+                )
+            if len(chip) not in HWID_SIZES:
                 raise UsageError(
                     f"a chip's hardware ID has 64 bytes, or 8 for Turin, got {len(chip)}"
                 )
