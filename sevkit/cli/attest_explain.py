@@ -98,7 +98,8 @@ def command(
     Exit 0 with the parameters that fit, 1 if nothing in the space does.
 
     \b
-    sevkit attest explain 803f69… --mode snp --firmware OVMF.amdsev.fd --firmware OVMF-old.fd
+    Example:
+      sevkit attest explain 803f69… --mode snp --firmware OVMF.amdsev.fd --firmware OVMF-old.fd
     """  # noqa: D301  # \b is click's mark for lines kept as they are
     if mode is None:
         raise UsageError("--mode is missing", hint="--mode sev, sev-es or snp")

@@ -141,7 +141,7 @@ def read_expectations(given: dict[str, Any], path: str | None, *others: str | No
 @key_service_options
 @click.option("--html", metavar="FILE", help="Write the verdict as a page too.")
 def command(report: str, **given: Any) -> int:  # noqa: ANN401  # click hands over options by name
-    r"""Verify and validate the SEV-SNP attestation report in REPORT.
+    """Verify and validate the SEV-SNP attestation report in REPORT.
 
     REPORT is raw (1184 bytes), hex or base64, a configfs-tsm outblob, or an extended response with
     its certificate table; '-' is standard input. The VEK comes from --vek, else from the table,
@@ -149,11 +149,11 @@ def command(report: str, **given: Any) -> int:  # noqa: ANN401  # click hands ov
 
     \b
     Example:
-      sevkit attest report report.bin --vek vcek.der \
+      sevkit attest report report.bin --vek vcek.der \\
         --report-data "$NONCE" --reference reference.json
 
     Exit code 0 accepted, 1 not authentic, 3 authentic but not acceptable, 4 undecided.
-    """
+    """  # noqa: D301  # \b is click's mark for lines kept as they are
     # options are judged first, then shapes, then what cannot be had
     refuse_shared_stdin(report, *given["root"], *(given[name] for name in _FILES))
     if given["html"] is not None:

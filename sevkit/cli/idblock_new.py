@@ -97,16 +97,16 @@ def command(
     out_block: str,
     out_auth: str,
 ) -> None:
-    r"""Make the ID block of a launch digest, and the block that authenticates it.
+    """Make the ID block of a launch digest, and the block that authenticates it.
 
     The firmware refuses a launch whose digest or policy is another, and reports show the digests
     of both keys, which are printed here for 'sevkit attest report --id-key-digest'.
 
     \b
     Example:
-      sevkit idblock new --measurement "$(sevkit measure --mode snp …)" \
+      sevkit idblock new --measurement "$(sevkit measure --mode snp …)" \\
         --id-key id.pem --author-key author.pem --out-block id.bin --out-auth auth.bin
-    """
+    """  # noqa: D301  # \b is click's mark for lines kept as they are
     block = IdBlock(
         _fixed(measurement, "measurement", 48),
         _fixed(family_id, "family-id", 16),

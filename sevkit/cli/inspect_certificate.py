@@ -26,7 +26,11 @@ def command(file: str) -> None:
     FILE is X.509 (DER, or PEM with one or more certificates: VCEK, VLEK, ASK, ASVK, ARK), or in
     AMD's SEV format (CEK, OCA, PEK, PDH, ASK, ARK, one after another, as sevctl exports them).
     Nothing is verified: 'sevkit attest report' and 'sevkit attest platform' do that.
-    """
+
+    \b
+    Example:
+      sevkit inspect certificate vcek.der
+    """  # noqa: D301  # \b is click's mark for lines kept as they are
     from sevkit.cli.render import flatten, show_json  # noqa: PLC0415  # not for --help
 
     data = read_file(file)

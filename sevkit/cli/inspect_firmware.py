@@ -22,10 +22,14 @@ SCHEMA: Final = "sevkit.io/firmware/v1"
 @click.command(cls=Command, short_help="An OVMF image's SEV tables.")
 @click.argument("file", metavar="FILE")
 def command(file: str) -> None:
-    """Show the footer table and the SEV metadata of FILE, an OVMF image.
+    """Show the footer table and the SEV metadata of FILE, an OVMF image ('-' is standard input).
+
+    They say where the launch secret and the kernel hashes go, and how vCPUs start. Nothing is
+    verified, because nothing in a firmware file is signed: compare its SHA-256 with your own.
 
     \b
-    sevkit inspect firmware OVMF.amdsev.fd
+    Example:
+      sevkit inspect firmware OVMF.amdsev.fd
     """  # noqa: D301  # \b is click's mark for lines kept as they are
     document = _document(parse_ovmf(read_firmware(file)))
     if settings().json:

@@ -16,8 +16,12 @@ SCHEMA = "sevkit.io/inspect-report/v1"
 def command(file: str, product: str | None) -> None:
     """Show the fields of the SNP attestation report in FILE ('-' is standard input).
 
-    Nothing is verified: 'sevkit attest report' does that.
-    """
+    FILE is what 'sevkit attest report' takes. Nothing is verified: that command does it.
+
+    \b
+    Example:
+      sevkit inspect report report.bin --output json
+    """  # noqa: D301  # \b is click's mark for lines kept as they are
     from sevkit.abi.certtable import NAMES  # noqa: PLC0415  # not for --help
     from sevkit.abi.report import parse_report  # noqa: PLC0415  # not for --help
     from sevkit.attest.container import MAX_SIZE, find_report  # noqa: PLC0415  # not for --help

@@ -17,7 +17,7 @@ from sevkit.errors import FormatError
 @click.command(cls=Command, short_help="A launch session blob.")
 @click.argument("file", metavar="FILE")
 def command(file: str) -> None:
-    """Show the fields of a launch session: 128 bytes, raw or in base64.
+    """Show the fields of a launch session: 128 bytes, raw or in base64 ('-' is standard input).
 
     Nothing is verified, and nothing in a session is secret: the keys in it are encrypted for the
     platform.

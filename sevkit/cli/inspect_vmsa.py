@@ -22,7 +22,8 @@ def command(file: str, *, everything: bool) -> None:
     """Show the fields of FILE, a 4096-byte VMSA page, under AMD's names.
 
     \b
-    sevkit inspect vmsa vmsa0.bin
+    Example:
+      sevkit inspect vmsa vmsa0.bin
     """  # noqa: D301  # \b is click's mark for lines kept as they are
     vmsa = parse_vmsa(read_file(file))
     if settings().json:

@@ -53,7 +53,7 @@ class _Sevkit(LazyGroup):
         super().__init__(
             "sevkit",
             table,
-            "AMD SEV, SEV-ES and SEV-SNP made practical on KubeVirt.\n\n"
+            "Attestation of AMD SEV, SEV-ES and SEV-SNP guests on KubeVirt.\n\n"
             "stdout carries the answer only. Exit codes: 0 accepted or done, 1 not authentic, "
             "2 usage, 3 authentic but not acceptable, 4 undecided, 5 refused as insecure, "
             "65 malformed input, 70 internal error.",

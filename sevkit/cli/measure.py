@@ -108,8 +108,9 @@ def command(
     --output json, a reference set for: sevkit attest report --reference.
 
     \b
-    sevkit measure --mode snp --firmware OVMF.amdsev.fd --vcpus 4 --vcpu-type EPYC-Milan
-    sevkit measure --vmi vm.yaml --firmware OVMF.amdsev.fd --output json > ref.json
+    Example:
+      sevkit measure --mode snp --firmware OVMF.amdsev.fd --vcpus 4 --vcpu-type EPYC-Milan
+      sevkit measure --vmi vm.yaml --firmware OVMF.amdsev.fd --output json > ref.json
     """  # noqa: D301  # \b is click's mark for lines kept as they are
     check_boot_options(kernel, initrd, cmdline)
     refuse_shared_stdin(firmware, kernel, initrd, vmi)

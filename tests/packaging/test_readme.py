@@ -185,6 +185,13 @@ def test_every_program_shown_runs(document: Path, place: Path) -> None:
         assert out.getvalue() == "True 0\n"
 
 
+def test_every_commands_help_has_an_example_on_lines_of_its_own() -> None:
+    for section in blocks(ROOT / "docs" / "cli.md", "text"):
+        if "\nCommands:\n" not in section:
+            assert re.search(r"^  Examples?\b.*:\n    sevkit ", section, re.MULTILINE), section
+        assert "\\b" not in section
+
+
 def test_the_expectations_file_shown_is_read(place: Path) -> None:
     (shown,) = blocks(GUIDE, "yaml")
     text = shown.replace("…128 hex digits…", NONCE).replace("…hardware ID…", "07" * 64)
