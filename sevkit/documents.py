@@ -33,14 +33,16 @@ def parse_json(data: bytes, structure: str, *, limit: int = DOCUMENT_LIMIT) -> J
     ``structure`` names the document in errors. Raises ``FormatError`` for more than ``limit``
     bytes, duplicate keys, NaN and infinities, nesting that is too deep, and what is not JSON.
     """
-    text = _text(data, structure, limit)
+    return _json(_text(data, structure, limit), structure)
 
+
+def _json(text: str, structure: str) -> Json:
     def pairs(items: list[tuple[str, Json]]) -> dict[str, Json]:
-        found = dict(items)
-        if len(found) != len(items):
-            keys = [key for key, _ in items]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise FormatError(structure, f"key {twice!r} occurs twice")
+        found: dict[str, Json] = {}
+        for key, value in items:
+            if key in found:
+                raise FormatError(structure, f"key {_short(key)} occurs twice")
+            found[key] = value
         return found
 
     def refuse(constant: str) -> NoReturn:
@@ -62,7 +64,32 @@ def parse_json(data: bytes, structure: str, *, limit: int = DOCUMENT_LIMIT) -> J
         raise FormatError(structure, "nested too deep") from error
     except ValueError as error:  # an integer of thousands of digits
         raise FormatError(structure, "a number is too long") from error
+    _check_depth(found, structure)
+    if _SURROGATE.search(text):
+        _check_text(json.dumps(found, ensure_ascii=False), structure)
     return found
+
+
+def _check_text(text: str, structure: str, where: str = "") -> None:
+    """Refuse half a surrogate pair, which escapes can write and nothing can print."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise FormatError(structure, f"half a surrogate pair{where}") from error
+
+
+def _check_depth(value: Json, structure: str) -> None:
+    """Refuse what a reader that recurses would not come back from."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+    if level:
+        raise FormatError(structure, f"nested more than {MAX_DEPTH} deep")
 
 
 def parse_documents(
@@ -74,25 +101,61 @@ def parse_documents(
     """
     text = _text(data, structure, limit)
     if text.lstrip()[:1] == "{":
+        parts = _json_parts(text)
+        if parts:
+            return tuple(_json(part, structure) for part in parts)
+    found = tuple(_Builder(_events(text, structure), structure).documents())
+    return tuple(value for value in found if value is not None)
+
+
+def _json_parts(text: str) -> list[str]:
+    """Return the JSON values of a stream; none if it is not JSON throughout: then it is YAML."""
+    decoder = json.JSONDecoder()
+    parts: list[str] = []
+    end = 0
+    while found := _WORD.search(text, end):
+        start = found.start()
         try:
-            json.loads(text)
+            _, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
-            pass  # a YAML flow mapping, or wrong: the YAML parser says where
-        else:
-            return (parse_json(data, structure, limit=limit),)
+            return []  # a flow mapping, or wrong: the YAML parser says where
+        parts.append(text[start:end])
+        if len(parts) > MAX_VALUES:
+            return []
+    return parts
+
+
+def _events(text: str, structure: str) -> Iterator[Any]:
+    """Yield the parser's events; whatever it raises over hostile text is a malformed document."""
     from ruamel.yaml import YAML  # noqa: PLC0415  # 30 ms that a command without YAML does not pay
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError  # noqa: PLC0415  # as above
+    from ruamel.yaml.error import MarkedYAMLError  # noqa: PLC0415  # as above
+    from ruamel.yaml.parser import Parser  # noqa: PLC0415  # as above
+
+    class ShortTags(Parser):
+        """Refuses a long tag before it is decoded, which takes quadratic time."""
+
+        def select_tag_transform(self, tag: Any) -> None:  # noqa: ANN401  # as above
+            if tag is not None and len(tag.suffix or "") > _LONGEST_TAG:
+                raise FormatError(structure, f"tag {tag.suffix[:_LONGEST_TAG]}… is not allowed")
+            super().select_tag_transform(tag)
 
     reader = YAML(typ="safe", pure=True)
-    try:
-        found = tuple(_Builder(reader.parse(text), structure).documents())
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise FormatError(structure, f"not YAML: {_line(error.problem)}{where}") from error
-    except (YAMLError, ValueError) as error:
-        raise FormatError(structure, f"not YAML: {_line(str(error))}") from error
-    return tuple(value for value in found if value is not None)
+    reader.Parser = ShortTags
+    events = reader.parse(text)
+    while True:
+        try:
+            event = next(events)
+        except StopIteration:
+            return
+        except FormatError:
+            raise
+        except MarkedYAMLError as error:
+            mark = error.problem_mark
+            where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+            raise FormatError(structure, f"not YAML: {_line(error.problem)}{where}") from error
+        except Exception as error:  # also ArithmeticError, for a character beyond Unicode
+            raise FormatError(structure, f"not YAML: {_line(str(error))}") from error
+        yield event
 
 
 def _text(data: bytes, structure: str, limit: int) -> str:
@@ -104,10 +167,17 @@ def _text(data: bytes, structure: str, limit: int) -> str:
         raise FormatError(structure, "not UTF-8", offset=error.start) from error
 
 
+def _short(key: str) -> str:
+    return repr(key if len(key) <= 80 else f"{key[:80]}…")
+
+
 def _line(text: str | None) -> str:
     return " ".join((text or "unreadable").split())[:200]
 
 
+_LONGEST_TAG: Final = 80
+_WORD: Final = re.compile(r"\S")
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _DECIMAL: Final = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)")
 _OCTAL: Final = re.compile(r"([-+]?)0o?([0-7_]+)")
 _HEX: Final = re.compile(r"([-+]?)0x([0-9a-fA-F_]+)")
@@ -153,7 +223,8 @@ class _Builder:
         self._events = events
         self._structure = structure
         self._values = 0
-        self._anchors: dict[str, tuple[Json, int]] = {}
+        self._anchors: dict[str, tuple[Json, int, int]] = {}
+        self._deepest = 0
 
     def documents(self) -> Iterator[Json]:
         for event in self._events:
@@ -167,10 +238,10 @@ class _Builder:
         raise FormatError(self._structure, message + where)
 
     def _value(self, event: Any, depth: int) -> Json:  # noqa: ANN401  # as above
-        before = self._values
+        before, around = self._values, self._deepest
         self._count(1, event)
-        if depth > MAX_DEPTH:
-            self._refuse(f"nested more than {MAX_DEPTH} deep", event)
+        self._descend(depth, event)
+        self._deepest = depth
         build: dict[str, Callable[[Any, int], Json]] = {
             "AliasEvent": self._alias,
             "ScalarEvent": self._scalar,
@@ -180,19 +251,26 @@ class _Builder:
         kind = type(event).__name__
         value = build[kind](event, depth)
         if kind != "AliasEvent" and event.anchor is not None:
-            self._anchors[event.anchor] = (value, self._values - before)
+            self._anchors[event.anchor] = (value, self._values - before, self._deepest - depth)
+        self._deepest = max(self._deepest, around)
         return value
+
+    def _descend(self, depth: int, event: Any) -> None:  # noqa: ANN401  # as above
+        if depth > MAX_DEPTH:
+            self._refuse(f"nested more than {MAX_DEPTH} deep", event)
 
     def _count(self, more: int, event: Any) -> None:  # noqa: ANN401  # as above
         self._values += more
         if self._values > MAX_VALUES:
             self._refuse(f"more than {MAX_VALUES} values, aliases expanded,", event)
 
-    def _alias(self, event: Any, _: int) -> Json:  # noqa: ANN401  # as above
+    def _alias(self, event: Any, depth: int) -> Json:  # noqa: ANN401  # as above
         if event.anchor not in self._anchors:
-            self._refuse(f"alias {event.anchor} refers to nothing before it", event)
-        value, size = self._anchors[event.anchor]
+            self._refuse(f"alias {event.anchor[:80]} refers to nothing before it", event)
+        value, size, height = self._anchors[event.anchor]
         self._count(size, event)
+        self._deepest = depth + height
+        self._descend(self._deepest, event)
         return value
 
     def _tag(self, event: Any, *allowed: str) -> str | None:  # noqa: ANN401  # as above
@@ -204,6 +282,8 @@ class _Builder:
     def _scalar(self, event: Any, _: int) -> Json:  # noqa: ANN401  # as above
         tag = self._tag(event, "!", "tag:yaml.org,2002:str")
         text = str(event.value)
+        if not text.isascii():
+            _check_text(text, self._structure, f" at line {event.start_mark.line + 1}")
         return text if tag is not None or event.style else _plain(text)
 
     def _sequence(self, event: Any, depth: int) -> Json:  # noqa: ANN401  # as above
@@ -226,7 +306,7 @@ class _Builder:
                 merges += 1
                 merged = self._merge(value, item)
             elif key in found:
-                self._refuse(f"key {key!r} occurs twice", item)
+                self._refuse(f"key {_short(key)} occurs twice", item)
             else:
                 found[key] = value
             if merges > 1:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import time
+
 import pytest
 
 from sevkit.documents import MAX_DEPTH, MAX_VALUES, Json, parse_documents, parse_json
@@ -76,6 +79,14 @@ def test_json_is_read_with_its_own_escapes() -> None:
     }
 
 
+def test_json_documents_may_follow_each_other() -> None:
+    text = b' {"a": 1}\n{"b": [{}]}{"c": 3} \n'
+    assert parse_documents(text, "test") == ({"a": 1}, {"b": [{}]}, {"c": 3})
+    for broken in (b'{"a": 1} x', b'{"a": 1}{"b": 2', b'{"a": 1}{"b": 2, "b": 3}', b"{}" * 200_001):
+        with pytest.raises(FormatError):
+            parse_documents(broken, "test")
+
+
 def test_a_flow_mapping_that_is_no_json_is_yaml() -> None:
     assert one("{a: yes}") == {"a": True}
 
@@ -119,12 +130,68 @@ def test_aliases_and_merges_are_resolved() -> None:
         ("\ta: 1\n", "not YAML"),
         ("a: \x01\n", "not YAML"),
         ("%YAML 9.9\n---\na: 1\n", "not YAML"),
+        ('"\\UFFFFFFFF"', "not YAML"),
+        ('a: "\\ud800"', "half a surrogate pair at line 1"),
+        ('"\\udc00": 1', "half a surrogate pair"),
+        ('{"a": "\\uD800"}', "half a surrogate pair"),
+        ("\0", "not YAML"),
         ("[" * (MAX_DEPTH + 2) + "]" * (MAX_DEPTH + 2), "deep"),
     ],
 )
 def test_what_kubectl_would_not_take_or_we_cannot_bound_is_refused(text: str, match: str) -> None:
     with pytest.raises(FormatError, match=match):
         parse_documents(text.encode(), "test")
+
+
+def test_aliases_do_not_nest_deeper_than_they_could_be_written() -> None:
+    lines = ["a0: &a0 []", *(f"a{n}: &a{n} [[[[*a{n - 1}]]]]" for n in range(1, 30))]
+    with pytest.raises(FormatError, match=f"more than {MAX_DEPTH} deep at line 26"):
+        parse_documents("\n".join(lines).encode(), "test")
+    assert len(parse_documents("\n".join(lines[:25]).encode(), "test")) == 1
+
+
+@pytest.mark.parametrize("text", ["a: 1\n", '{"a": 1}'])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_an_encoding_other_than_utf8_is_refused(text: str, encoding: str) -> None:
+    with pytest.raises(FormatError):
+        parse_documents(text.encode(encoding), "test")
+
+
+_MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"{" + b",".join(b'"k%d":1' % n for n in range(80_000)) + b',"z":1,"z":2}'),
+        pytest.param(b"{" + b'"a":1,' * (_MIB // 6), id="json-one-key"),
+        pytest.param(b'{"a":' * (_MIB // 5), id="json-deep"),
+        pytest.param(b"[" * _MIB, id="flow-deep"),
+        pytest.param(b"- " * (_MIB // 2), id="block-deep"),
+        pytest.param(b"? " * (_MIB // 2), id="complex-keys"),
+        pytest.param(b"- 0x" + b"f" * _MIB, id="one-number"),
+        pytest.param(b'"' + b"\\n" * (_MIB // 2) + b'"', id="escapes"),
+        pytest.param(b"a: |\n" + b"\n" * _MIB, id="blank-lines"),
+        pytest.param(b"#\n" * (_MIB // 2), id="comments"),
+        pytest.param(b"!" + b"a" * _MIB, id="tag"),
+        pytest.param(b"*" + b"a" * _MIB, id="alias"),
+        pytest.param(b"a" * _MIB + b": 1", id="key"),
+    ],
+)
+def test_no_document_costs_more_than_its_size(data: bytes) -> None:
+    """What is quadratic over a MiB takes minutes; the bound leaves room for a busy machine."""
+    start = time.process_time()
+    with contextlib.suppress(FormatError):
+        parse_documents(data, "test")
+    assert time.process_time() - start < 10
+
+
+def test_an_error_quotes_no_more_than_a_line() -> None:
+    long = b"k" * 100_000
+    for data in (b'{"%b": 1, "%b": 1}' % (long, long), b"a: *%b" % long, b"a: !%b x" % long):
+        with pytest.raises(FormatError) as caught:
+            parse_documents(data, "test")
+        assert len(caught.value.message) < 300
 
 
 def test_aliases_that_stand_for_gigabytes_are_refused() -> None:
@@ -169,6 +236,9 @@ def test_size_and_encoding_are_bounded(parse: object) -> None:
         (b"1e999", "1e999"),
         (b'{"a": {"b": 1, "b": 1}}', "'b' occurs twice"),
         (b"[" * 100_000, "deep"),
+        (b"[" * 102 + b"]" * 102, f"more than {MAX_DEPTH} deep"),
+        (b'["\\ud800"]', "half a surrogate pair"),
+        (b'{"\\uDFFF": 1}', "half a surrogate pair"),
         (b"1" * 5000, "too long"),
     ],
 )
