@@ -14,8 +14,6 @@ import click
 from sevkit.cli.base import Command, settings
 from sevkit.cli.files import refuse_shared_stdin
 from sevkit.cli.launch_options import (
-    HexNumber,
-    VcpuRange,
     check_boot_options,
     check_features,
     features_of,
@@ -24,6 +22,7 @@ from sevkit.cli.launch_options import (
     read_firmware,
 )
 from sevkit.cli.messages import warn
+from sevkit.cli.values import HexNumber, VcpuRange
 from sevkit.errors import FormatError, UsageError
 from sevkit.measure.explain import (
     KNOWN_SIGNATURES,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +14,6 @@ from sevkit.attest.sev_launch import LaunchClaim, LaunchExpectations, judge_laun
 from sevkit.cli.base import Command
 from sevkit.cli.files import read_file, refuse_shared_stdin
 from sevkit.cli.launch_options import (
-    HexNumber,
     check_boot_options,
     features_of,
     hash_boot,
@@ -23,6 +21,7 @@ from sevkit.cli.launch_options import (
 )
 from sevkit.cli.render import show_verdict
 from sevkit.cli.sev_options import policy_option, read_key
+from sevkit.cli.values import FirmwareVersion, HexNumber, WholeNumber
 from sevkit.errors import UsageError
 from sevkit.kubevirt.subresources import parse_measurement_info
 from sevkit.measure.launch_digest import compute_sev_es_digest_of_pages
@@ -38,27 +37,7 @@ from sevkit.measure.vcpu import signature_of_model
 if TYPE_CHECKING:
     from sevkit.measure.kernel_hashes import KernelHashes
 
-_VERSION: Final = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})(?:\.([0-9]{1,3}))?")
-_BYTE: Final = click.IntRange(0, 255)
-
-
-class FirmwareVersion(click.ParamType[tuple[int, int, int]]):
-    """``MAJOR.MINOR`` or ``MAJOR.MINOR.BUILD``, each 0 to 255."""
-
-    name = "MAJOR.MINOR[.BUILD]"
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401  # click's signature
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[int, int, int]:
-        """Return (major, minor, build)."""
-        found = _VERSION.fullmatch(str(value))
-        parts = [int(part or 0) for part in found.groups()] if found else [256]
-        if max(parts) > 255:
-            self.fail(f"{value!r} is not MAJOR.MINOR or MAJOR.MINOR.BUILD", param, ctx)
-        return parts[0], parts[1], parts[2]
+_BYTE: Final = WholeNumber(0, 255)
 
 
 @click.command(cls=Command, short_help="Verify a SEV or SEV-ES launch.")
@@ -73,7 +52,7 @@ class FirmwareVersion(click.ParamType[tuple[int, int, int]]):
 @click.option("--kernel", metavar="FILE", help="Kernel of a measured direct boot.")
 @click.option("--initrd", metavar="FILE", help="Its initrd.")
 @click.option("--cmdline", metavar="TEXT", help="Its command line, exactly.")
-@click.option("--vcpus", type=click.IntRange(1, MAX_VCPUS), help="vCPUs at the start (SEV-ES).")
+@click.option("--vcpus", type=WholeNumber(1, MAX_VCPUS), help="vCPUs at the start (SEV-ES).")
 @click.option("--vcpu-type", metavar="MODEL", help="CPU model, such as EPYC-Milan (SEV-ES).")
 @click.option("--vcpu-sig", type=HexNumber(32), help="CPUID signature instead of a model.")
 @click.option(

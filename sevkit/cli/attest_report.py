@@ -19,6 +19,7 @@ from sevkit.attest.expectation_words import (
 from sevkit.cli.base import Command
 from sevkit.cli.files import check_new, read_file, refuse_shared_stdin
 from sevkit.cli.key_service import key_service_options, open_source
+from sevkit.cli.values import WholeNumber
 from sevkit.errors import FormatError, UsageError
 from sevkit.kds.urls import check_base_url
 
@@ -88,7 +89,7 @@ def _expectation_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "hex list": {"metavar": "HEX", "multiple": True},
         "path": {"metavar": "FILE"},
         "flag": {"is_flag": True, "default": None},
-        "number": {"type": click.IntRange(min=0), "metavar": "N"},
+        "number": {"type": WholeNumber(0, 2**32 - 1), "metavar": "N"},
         "tcb": {"metavar": "TCB"},
     }
     for name, kind in reversed(list(NAMES.items())):

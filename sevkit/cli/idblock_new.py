@@ -18,6 +18,7 @@ from sevkit.attest.expectation_words import parse_hex
 from sevkit.cli.base import Command, settings
 from sevkit.cli.file_set import write_together
 from sevkit.cli.files import check_new, read_file, refuse_shared_stdin, warn_if_exposed
+from sevkit.cli.values import GuestPolicy, WholeNumber
 from sevkit.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
@@ -32,17 +33,6 @@ def _fixed(text: str | None, name: str, size: int) -> bytes:
     value = parse_hex(text, name)
     if len(value) != size:
         raise UsageError(f"--{name}: expected {size} bytes, got {len(value)}")
-    return value
-
-
-def _policy(text: str) -> int:
-    try:
-        value = int(text, 0)
-        parse_snp_policy(value)
-    except ValueError as error:
-        raise UsageError(f"--guest-policy: {text!r} is not a number") from error
-    except FormatError as error:
-        raise UsageError(f"--guest-policy: {error.message}") from error
     return value
 
 
@@ -75,10 +65,16 @@ def load_signing_key(path: str) -> EllipticCurvePrivateKey:
 @click.option("--author-key", metavar="FILE", help="P-384 private key that signs the ID key.")
 @click.option("--family-id", metavar="HEX", help="16 bytes.  [default: zero]")
 @click.option("--image-id", metavar="HEX", help="16 bytes.  [default: zero]")
-@click.option("--guest-svn", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option(
+    "--guest-svn",
+    type=WholeNumber(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Security version of the guest image; reports show it.",
+)
 @click.option(
     "--guest-policy",
-    metavar="N",
+    type=GuestPolicy(parse_snp_policy),
     default=hex(SNP_POLICY_DEFAULT),
     show_default=True,
     help="SNP guest policy, decimal or 0x hex; the launch must use the same.",
@@ -93,7 +89,7 @@ def command(
     family_id: str | None,
     image_id: str | None,
     guest_svn: int,
-    guest_policy: str,
+    guest_policy: int,
     out_block: str,
     out_auth: str,
 ) -> None:
@@ -112,7 +108,7 @@ def command(
         _fixed(family_id, "family-id", 16),
         _fixed(image_id, "image-id", 16),
         guest_svn,
-        _policy(guest_policy),
+        guest_policy,
     )
     refuse_shared_stdin(id_key, author_key)
     if out_block == out_auth:

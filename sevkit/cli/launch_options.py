@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import click
 
@@ -13,62 +12,13 @@ from sevkit.cli.files import FIRMWARE_LIMIT, hash_file, read_file
 from sevkit.cli.messages import warn
 from sevkit.errors import UsageError
 from sevkit.measure.kernel_hashes import NO_INITRD, KernelHashes, compute_cmdline_hash
-from sevkit.measure.terms import MAX_VCPUS, Mode
+from sevkit.measure.terms import Mode
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
-_RANGE: Final = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
-_HEX: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,16})")
 #: Linux on x86 keeps this many bytes of a command line; what is measured may be longer.
 _LINUX_CMDLINE: Final = 2047
 SNP_ACTIVE: Final = 1
-
-
-class VcpuRange(click.ParamType[tuple[int, int]]):
-    """``N`` or ``A-B``, 1 to 512."""
-
-    name = "N|A-B"
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401  # click's signature
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[int, int]:
-        """Return (first, last)."""
-        if isinstance(value, tuple):
-            return value
-        found = _RANGE.fullmatch(str(value))
-        if found is None:
-            self.fail(f"{value!r} is not a number or a range A-B", param, ctx)
-        first = int(found[1])
-        last = int(found[2]) if found[2] else first
-        if not 1 <= first <= last <= MAX_VCPUS:
-            self.fail(f"{value} is not within 1 to {MAX_VCPUS}, in order", param, ctx)
-        return first, last
-
-
-class HexNumber(click.ParamType[int]):
-    """A number in hex, with or without 0x, of at most ``bits`` bits."""
-
-    name = "HEX"
-
-    def __init__(self, bits: int) -> None:
-        self._bits: Final = bits
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401  # click's signature
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> int:
-        """Return the number."""
-        if isinstance(value, int):
-            return value
-        found = _HEX.fullmatch(str(value))
-        if found is None or int(found[1], 16) >= 1 << self._bits:
-            self.fail(f"{value!r} is not a hex number of at most {self._bits} bits", param, ctx)
-        return int(found[1], 16)
 
 
 def check_features(mode: Mode, given: Iterable[int]) -> None:

@@ -11,8 +11,6 @@ import click
 from sevkit.cli.base import Command, settings
 from sevkit.cli.files import read_file, refuse_shared_stdin
 from sevkit.cli.launch_options import (
-    HexNumber,
-    VcpuRange,
     check_boot_options,
     check_features,
     features_of,
@@ -21,6 +19,7 @@ from sevkit.cli.launch_options import (
     read_firmware,
 )
 from sevkit.cli.messages import warn
+from sevkit.cli.values import HexNumber, VcpuRange
 from sevkit.documents import DOCUMENT_LIMIT, parse_documents
 from sevkit.errors import UsageError
 from sevkit.kubevirt.manifests import ManifestLaunch, parse_manifest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -14,6 +13,7 @@ from sevkit.abi.sevcert import Usage, parse_sev_certificate
 from sevkit.abi.sevchain import PlatformChain, parse_chain_export
 from sevkit.attest.sev_platform import PlatformExpectations
 from sevkit.cli.files import read_file, refuse_shared_stdin, warn_if_exposed
+from sevkit.cli.values import GuestPolicy, Sha256Hex
 from sevkit.errors import FormatError, UsageError
 from sevkit.kubevirt.subresources import parse_platform_info
 from sevkit.secret import Secret
@@ -21,55 +21,12 @@ from sevkit.secret import Secret
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
 KEY_SIZE: Final = 16
-_POLICY: Final = re.compile(r"[0-9]{1,10}|0[xX][0-9a-fA-F]{1,8}")
-_SHA256: Final = re.compile(r"[0-9a-fA-F]{64}")
-
-
-class GuestPolicy(click.ParamType[int]):
-    """A 32-bit SEV guest policy, decimal or hex with 0x; reserved bits are refused."""
-
-    name = "N"
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401  # click's signature
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> int:
-        """Return the policy."""
-        if isinstance(value, int):
-            return value
-        if _POLICY.fullmatch(str(value)) is None:
-            self.fail(f"{value!r} is not a decimal number, nor hex with 0x", param, ctx)
-        policy = int(value, 16) if str(value)[:2].lower() == "0x" else int(value)
-        try:
-            parse_sev_policy(policy)
-        except FormatError as error:
-            self.fail(error.message, param, ctx)
-        return policy
-
-
-class Sha256Hex(click.ParamType[str]):
-    """A SHA-256 in 64 hex digits."""
-
-    name = "SHA256"
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401  # click's signature
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> str:
-        """Return the digest in lower case."""
-        if _SHA256.fullmatch(str(value)) is None:
-            self.fail(f"{value!r} is not 64 hex digits", param, ctx)
-        return str(value).lower()
 
 
 policy_option: Final = click.option(
     "--guest-policy",
     "policy",
-    type=GuestPolicy(),
+    type=GuestPolicy(parse_sev_policy),
     required=True,
     help="SEV guest policy, decimal or 0x hex: 1 for KubeVirt's SEV, 5 for SEV-ES.",
 )
