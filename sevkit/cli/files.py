@@ -151,6 +151,8 @@ def write_new(path: str, data: bytes, *, private: bool = False) -> None:
         raise _cannot_write(path, error) from error
     try:
         with os.fdopen(descriptor, "wb") as stream:
+            if private:  # a umask may have taken the owner's own rights
+                os.fchmod(descriptor, 0o600)
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())

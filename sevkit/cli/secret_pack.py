@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sevkit.abi.secret_packet import (
+    TABLE_GUID,
     SecretEntry,
     SecretPacket,
     check_secret_area,
@@ -117,8 +118,8 @@ def _check_options(
     guids = [guid for guid, _ in named]
     if len(set(guids)) != len(guids):
         raise UsageError("--secret names one GUID twice", hint="a guest would find only one")
-    if any(guid.int == 0 for guid in guids):
-        raise UsageError("--secret names the nil GUID", hint="no guest looks for it")
+    if any(guid.int == 0 or guid == TABLE_GUID for guid in guids):
+        raise UsageError("--secret names the nil GUID or the table's own, which no guest looks for")
     refuse_shared_stdin(*files, *(path for _, path in named))
     for option, path in (("--out-header", header), ("--out-payload", payload)):
         if path in {"", "-"}:

@@ -56,6 +56,8 @@ def command(*, policy: int, out: str, allow_debug: bool, **given: Any) -> None: 
     """  # noqa: D301  # \b is click's mark for lines kept as they are
     check_platform_options(given)
     check_policy(policy, allow_debug=allow_debug)
+    if out in {"", "-"}:
+        raise UsageError("--out needs a folder", hint="let it name one that does not exist yet")
     folder = Path(out)
     _check_folder(folder)
     chain, ca, roots = read_platform(given)
@@ -116,8 +118,9 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
     try:
         folder.mkdir(mode=0o700)
         made = True
+        folder.chmod(0o700)  # a umask may have taken the owner's own rights
     except FileExistsError:
-        pass  # judged by _check_folder; a file in it is refused by write_together
+        _check_folder(folder)  # again: somebody may have made it since
     except FileNotFoundError as error:
         raise UsageError(f"{folder}: its parent folder does not exist") from error
     except OSError as error:

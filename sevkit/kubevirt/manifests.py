@@ -17,10 +17,14 @@ from sevkit.errors import FormatError, UsageError
 from sevkit.measure.terms import MAX_VCPUS, Mode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sevkit.documents import Json
 
 _VERSIONS: Final = ("kubevirt.io/v1", "kubevirt.io/v1alpha3")
 _KINDS: Final = ("VirtualMachine", "VirtualMachineInstance")
+#: How ``kubectl get`` wraps what it answers.
+_LISTS: Final = ("List", *(f"{kind}List" for kind in _KINDS))
 _NAME: Final = "manifest"
 
 #: The guest policy that KubeVirt gives each mode: NODBG; NODBG and ES; SMT allowed, reserved one.
@@ -53,12 +57,14 @@ class ManifestLaunch:
 def parse_manifest(documents: tuple[Json, ...]) -> ManifestLaunch:
     """Return what the one VM or VMI among ``documents`` says; other kinds are passed over.
 
+    A list, as ``kubectl get`` prints it, stands for its items.
+
     Raises ``UsageError`` for none, several, or one that is not confidential, ``FormatError`` for
     fields that are not what KubeVirt's schema says.
     """
     found = [
         document
-        for document in documents
+        for document in _flat(documents)
         if isinstance(document, dict)
         and document.get("apiVersion") in _VERSIONS
         and document.get("kind") in _KINDS
@@ -71,6 +77,19 @@ def parse_manifest(documents: tuple[Json, ...]) -> ManifestLaunch:
     return _launch(found[0])
 
 
+def _flat(documents: tuple[Json, ...]) -> Iterator[Json]:
+    for document in documents:
+        items = document.get("items") if isinstance(document, dict) else None
+        if (
+            isinstance(document, dict)
+            and document.get("kind") in _LISTS
+            and isinstance(items, list)
+        ):
+            yield from items
+        else:
+            yield document
+
+
 def _launch(document: dict[str, Json]) -> ManifestLaunch:
     kind = str(document["kind"])
     name = _mapping(document, "metadata").get("name")
@@ -79,8 +98,10 @@ def _launch(document: dict[str, Json]) -> ManifestLaunch:
     if kind == "VirtualMachine":
         indirect = next((key for key in ("instancetype", "preference") if key in spec), "")
         spec = _mapping(_mapping(spec, "template"), "spec")
+    if spec.get("architecture") not in {None, "", "amd64"}:
+        raise UsageError("the manifest is not for architecture amd64, which SEV belongs to")
     domain = _mapping(spec, "domain")
-    mode = _mode(_mapping(domain, "launchSecurity"))
+    mode = _mode(_mapping(domain, "launchSecurity"), indirect)
     vcpus, why_no_vcpus, notes = _vcpus(domain, mode)
     model, why_no_cpu = _cpu_model(_mapping(domain, "cpu"))
     if indirect:
@@ -101,12 +122,13 @@ def _launch(document: dict[str, Json]) -> ManifestLaunch:
     )
 
 
-def _mode(security: dict[str, Json]) -> Mode:
-    kinds = sorted(key for key in ("sev", "snp", "tdx") if key in security)
+def _mode(security: dict[str, Json], indirect: str) -> Mode:
+    kinds = sorted(key for key in ("sev", "snp", "tdx") if security.get(key) is not None)
     if not kinds:
+        where = f"its {indirect} may: then" if indirect else "add sev: {} or snp: {} to it, or"
         raise UsageError(
-            "the manifest asks for no SEV guest",
-            hint="spec.domain.launchSecurity is absent; see: sevkit inject",
+            "the manifest asks for no SEV guest: spec.domain.launchSecurity names none",
+            hint=f"{where} leave --vmi out and give --mode, --vcpus and --vcpu-type",
         )
     if kinds not in (["sev"], ["snp"]):
         raise UsageError(f"launchSecurity {' and '.join(kinds)} is not sev or snp alone")

@@ -105,6 +105,17 @@ def test_a_new_file_has_its_mode_and_contents(private: bool, mode: int, tmp_path
     assert path.stat().st_mode & 0o777 == mode
 
 
+@pytest.mark.parametrize("umask", [0, 0o777, 0o277])
+def test_a_private_file_is_its_owners_whatever_the_umask(umask: int, tmp_path: Path) -> None:
+    path = tmp_path / "new"
+    before = os.umask(umask)
+    try:
+        write_new(str(path), b"data", private=True)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "old"
     path.write_bytes(b"old")

@@ -181,6 +181,7 @@ def test_a_table_without_secrets_is_usage(owner: Owner) -> None:
         "=file",
         "x=file",
         "00000000-0000-0000-0000-000000000000=file",
+        "1e74f542-71dd-4d66-963e-ef4287ff173b=file",
         f"{{{GUID}}}=file",
     ],
 )

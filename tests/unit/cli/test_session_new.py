@@ -106,6 +106,29 @@ def test_a_folder_where_others_can_write_is_refused(trusted: list[str], tmp_path
     assert list(out.iterdir()) == []
 
 
+@pytest.mark.parametrize("umask", [0, 0o777])
+def test_folder_and_files_are_the_owners_whatever_the_umask(
+    trusted: list[str], tmp_path: Path, umask: int
+) -> None:
+    out = tmp_path / "launch"
+    before = os.umask(umask)
+    try:
+        assert new(*trusted, "--guest-policy", "5", "--out", str(out)) == 0
+    finally:
+        os.umask(before)
+    assert out.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("out", ["", "-"])
+def test_an_unset_variable_does_not_name_a_folder(
+    trusted: list[str], tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert new(*trusted, "--guest-policy", "5", "--out", out) == 2
+    assert left(tmp_path) == set()
+
+
 def test_a_folder_without_a_parent_is_refused(trusted: list[str], tmp_path: Path) -> None:
     assert new(*trusted, "--guest-policy", "5", "--out", str(tmp_path / "a" / "b")) == 2
     assert left(tmp_path) == set()

@@ -42,7 +42,8 @@ def vm() -> dict[str, Json]:
     [
         (SEV, Mode.SEV, 1),
         ({"sev": {"policy": {"encryptedState": False}}}, Mode.SEV, 1),
-        ({"sev": None}, Mode.SEV, 1),
+        ({"sev": {}, "snp": None}, Mode.SEV, 1),
+        ({"sev": {"policy": None}}, Mode.SEV, 1),
         (SEV_ES, Mode.SEV_ES, 5),
         (SNP, Mode.SNP, 0x30000),
     ],
@@ -52,7 +53,7 @@ def test_launch_security_decides_mode_and_policy(security: Json, mode: Mode, pol
     assert (found.mode, found.guest_policy, found.name) == (mode, policy, "guest")
 
 
-@pytest.mark.parametrize("security", [None, {}, {"tdx": {}}, {"sev": {}, "snp": {}}])
+@pytest.mark.parametrize("security", [None, {}, {"sev": None}, {"tdx": {}}, {"sev": {}, "snp": {}}])
 def test_a_guest_that_is_not_sev_or_snp_alone_is_refused(security: Json) -> None:
     with pytest.raises(UsageError):
         parse_manifest((vmi(security),))
@@ -165,3 +166,34 @@ def test_other_kinds_are_passed_over_and_several_guests_refused() -> None:
         parse_manifest((vmi(), vm()))
     with pytest.raises(UsageError, match="holds 0 VMs"):
         parse_manifest(({**vmi(), "apiVersion": "kubevirt.io/v2"},))
+
+
+@pytest.mark.parametrize("kind", ["List", "VirtualMachineInstanceList"])
+def test_a_list_stands_for_its_items(kind: str) -> None:
+    other: dict[str, Json] = {"apiVersion": "v1", "kind": "Secret"}
+    listed: dict[str, Json] = {"apiVersion": "v1", "kind": kind, "items": [other, vmi(SEV_ES)]}
+    assert parse_manifest((listed,)).mode is Mode.SEV_ES
+    with pytest.raises(UsageError, match="holds 2 VMs"):
+        parse_manifest((listed, vmi()))
+    items: tuple[Json, ...] = (None, {"a": 1}, "text")
+    for broken in items:
+        with pytest.raises(UsageError, match="holds 0 VMs"):
+            parse_manifest(({**listed, "items": broken}, {"kind": ["List"]}))
+
+
+@pytest.mark.parametrize("architecture", ["arm64", "s390x", 7])
+def test_a_guest_of_another_architecture_is_refused(architecture: Json) -> None:
+    document = vmi()
+    spec = document["spec"]
+    assert isinstance(spec, dict)
+    with pytest.raises(UsageError, match="amd64"):
+        parse_manifest(({**document, "spec": {**spec, "architecture": architecture}},))
+    found = parse_manifest(({**document, "spec": {**spec, "architecture": "amd64"}},))
+    assert found.mode is Mode.SNP
+
+
+def test_an_instancetype_that_may_ask_for_sev_is_named() -> None:
+    spec: dict[str, Json] = {"instancetype": {"name": "x"}, "template": {"spec": {"domain": {}}}}
+    with pytest.raises(UsageError, match="asks for no SEV guest") as caught:
+        parse_manifest(({**vm(), "spec": spec},))
+    assert "its instancetype may" in caught.value.hint
