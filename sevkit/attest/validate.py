@@ -15,6 +15,8 @@ from sevkit.attest.expectations import ANY, ExpectedMeasurement
 from sevkit.attest.verify import CHIP_ID_SIZE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sevkit.attest.expectations import Expectations
     from sevkit.attest.verdict import Ledger
     from sevkit.attest.verify import VerifiedReport
@@ -140,8 +142,14 @@ def _tcb(verified: VerifiedReport, expectations: Expectations, ledger: Ledger) -
         not below,
         expected=",".join(f"{name}={value}" for name, value in floor.items()),
         actual=str(reported),
-        detail=f"too low: {', '.join(below)}" if below else "",
+        detail=f"too low: {', '.join(below)}" if below else _unbounded(own, floor),
     )
+
+
+def _unbounded(own: Mapping[str, int], floor: Mapping[str, int]) -> str:
+    """Name the components that the demanded TCB says nothing of: nobody shall think it does."""
+    missing = [name for name in own if name not in floor]
+    return f"no minimum was given for {', '.join(missing)}" if missing else ""
 
 
 def _chip(verified: VerifiedReport, expectations: Expectations, ledger: Ledger) -> None:

@@ -42,6 +42,10 @@ def test_padding_behind_the_blobs_is_the_hosts_page() -> None:
         ("one GUID twice", entry(VCEK, 72, 1) + entry(VCEK, 73, 1) + END + b"12"),
         ("too many entries", b"".join(entry(uuid.uuid4(), 0, 0) for _ in range(40)) + END),
         ("too large", bytes((1 << 20) + 1)),
+        ("junk behind the blobs", entry(VCEK, 48, 1) + END + b"1" + bytes(9) + b"2"),
+        ("junk before the blobs", entry(VCEK, 49, 1) + END + b"21"),
+        ("junk between the blobs", entry(VCEK, 72, 1) + entry(ASK, 74, 1) + END + b"1x2"),
+        ("junk behind an empty table", END + b"a second report"),
     ],
 )
 def test_a_malformed_table_is_refused(defect: str, data: bytes) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import base64
+import tracemalloc
 
 import pytest
 
 from sevkit.abi.certtable import ASK, VCEK, encode_cert_table
+from sevkit.abi.report import parse_report
 from sevkit.attest.container import find_report
 from sevkit.errors import FormatError
 
@@ -57,6 +59,11 @@ def test_a_report_is_found_in_every_known_shape(shape: str, data: bytes) -> None
         ("a response cut", RESPONSE[:-1]),
         ("a response with junk", RESPONSE + b"\1"),
         ("junk behind the report", REPORT + b"junk"),
+        ("junk behind the table", REPORT + TABLE + b"junk"),
+        ("a second report behind the table", REPORT + TABLE + REPORT),
+        ("a second report behind an empty table", REPORT + bytes(24) + REPORT),
+        ("a second report behind a response", RESPONSE + REPORT),
+        ("hex behind a report", REPORT + REPORT.hex().encode()),
         ("too large", bytes((4 << 20) + 1)),
         ("HTML", b"<html>" * 200),
     ],
@@ -65,3 +72,21 @@ def test_anything_else_is_refused(defect: str, data: bytes) -> None:
     with pytest.raises(FormatError):
         find_report(data)
     assert defect
+
+
+def test_white_space_costs_no_memory() -> None:
+    data = b"aa " * (1 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(FormatError):
+            find_report(data)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_header_shows_no_two_reports_to_two_readers() -> None:
+    # a reader of raw reports sees version 2 at the start, one of responses a size of 1184
+    both = b"\2\0\0\0" + RESPONSE[4:] + bytes(4)
+    with pytest.raises(FormatError):
+        parse_report(find_report(both.ljust(4000, b"\0")).report)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sevkit.attest.expectation_words import (
+    LIMIT,
     NAMES,
     build_expectations,
     merge,
@@ -90,6 +91,65 @@ def test_expecting_and_allowing_any_contradict(name: str) -> None:
 def test_a_false_flag_in_a_file_allows_nothing() -> None:
     with pytest.raises(InsecureUsage):
         build_expectations({"report-data": NONCE, "allow-any-measurement": False}, None)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"measurement": DIGEST},
+        {"measurement": ()},
+        {"measurement": [b"x"]},
+        {"report-data": bytes.fromhex(NONCE)},
+        {"host-data": bytes(32)},
+        {"vmpl": True},
+        {"vmpl": "0"},
+        {"allow-debug": 1},
+        {"min-tcb": {"snp": 8}},
+        {"chip": "01" * 64},
+        {"measurements": (DIGEST,)},
+    ],
+)
+def test_a_value_of_another_type_is_refused_and_never_passed_over(
+    values: dict[str, object],
+) -> None:
+    with pytest.raises(UsageError):
+        build_expectations(BASE | values, None)
+
+
+def test_a_list_is_as_good_as_a_tuple() -> None:
+    found = build_expectations(BASE | {"measurement": [DIGEST]}, None)
+    assert isinstance(found.measurements, tuple)
+    assert found.measurements[0].digest == bytes.fromhex(DIGEST)
+
+
+@pytest.mark.parametrize(
+    ("values", "data", "error"),
+    [
+        ({"min-tcb": "snp=999"}, None, UsageError),
+        ({"measurement": (DIGEST,), "host-data": "00"}, None, UsageError),
+        ({"report-data": NONCE, "measurement": ("00",)}, None, UsageError),
+        ({"allow-any-measurement": True, "measurement": (DIGEST,)}, None, UsageError),
+        ({}, b"junk", InsecureUsage),
+        ({"report-data": NONCE}, b"junk", FormatError),
+    ],
+)
+def test_bad_options_go_before_missing_ones_and_those_before_files(
+    values: dict[str, object], data: bytes | None, error: type[SevkitError]
+) -> None:
+    with pytest.raises(error):
+        build_expectations(values, data)
+
+
+def test_messages_are_short_whatever_the_file_says() -> None:
+    for text in (b"x" * 200_000 + b": 1", b"min-tcb: '" + b"x" * 200_000 + b"'"):
+        with pytest.raises(SevkitError) as caught:
+            build_expectations(parse_expectations_file(text), None)
+        assert len(caught.value.message) < 300
+
+
+def test_a_file_that_is_too_large_is_refused() -> None:
+    with pytest.raises(FormatError, match="larger"):
+        parse_expectations_file(b"#" * (LIMIT + 1))
 
 
 def test_an_expectation_in_both_places_is_refused() -> None:

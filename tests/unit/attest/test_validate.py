@@ -147,6 +147,14 @@ def test_the_minimum_tcb_is_compared_by_component(
     assert failed(verdict) == ([] if accepted else ["tcb.minimum"])
 
 
+def test_components_without_a_minimum_are_named(chip: SimulatedChip, vek: VerifiedVek) -> None:
+    verdict = judge(chip, vek, replace(STRICT, minimum_tcb={"microcode": 213, "snp": 1}))
+    assert finding(verdict, "tcb.minimum").detail == "no minimum was given for bootloader, tee"
+    whole = {"bootloader": 9, "tee": 0, "snp": 23, "microcode": 213}
+    verdict = judge(chip, vek, replace(STRICT, minimum_tcb=whole))
+    assert finding(verdict, "tcb.minimum").detail == ""
+
+
 def test_debug_and_migration_agent_can_be_allowed_by_name(
     chip: SimulatedChip, vek: VerifiedVek
 ) -> None:

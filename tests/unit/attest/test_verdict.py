@@ -6,7 +6,16 @@ from datetime import UTC, datetime
 import pytest
 
 from sevkit.attest import checks
-from sevkit.attest.verdict import Check, Finding, Kind, Ledger, Outcome, Verdict, conclude
+from sevkit.attest.verdict import (
+    Check,
+    Finding,
+    Kind,
+    Ledger,
+    Outcome,
+    Verdict,
+    conclude,
+    render_time,
+)
 from sevkit.errors import ChainBroken, InternalError, SignatureMismatch
 
 AT = datetime(2026, 11, 23, 12, 30, tzinfo=UTC)
@@ -27,6 +36,29 @@ def all_passed() -> Ledger:
     for check in CATALOGUE:
         ledger.passed(check.name)
     return ledger
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        ("2026-11-23T12:30:00+00:00", "2026-11-23T12:30:00Z"),
+        ("2026-11-23T01:30:00.999999+02:00", "2026-11-22T23:30:00Z"),
+        ("0001-01-01T00:00:00+00:00", "0001-01-01T00:00:00Z"),
+        ("9999-12-31T23:59:59+00:00", "9999-12-31T23:59:59Z"),
+    ],
+)
+def test_times_are_written_as_rfc_3339_in_utc(moment: str, text: str) -> None:
+    assert render_time(datetime.fromisoformat(moment)) == text
+
+
+def test_indecision_is_taken_over_with_the_findings() -> None:
+    ledger, scratch = Ledger(CATALOGUE), Ledger(CATALOGUE)
+    scratch.undecided = True
+    scratch.skipped("key.fresh", "nobody knows")
+    ledger.adopt(scratch)
+    assert ledger.undecided
+    ledger.adopt(Ledger(CATALOGUE))
+    assert ledger.undecided
 
 
 def test_everything_passed_is_accepted() -> None:

@@ -44,6 +44,49 @@ def test_what_is_read_is_what_cryptography_reads() -> None:
         assert [e.critical for e in ours.extensions] == [e.critical for e in theirs.extensions]
 
 
+def test_names_are_compared_as_they_were_signed() -> None:
+    ask, ark = parse_certificate(ASK), parse_certificate(ARK)
+    theirs = x509.load_der_x509_certificate(ASK)
+    assert ask.subject == theirs.subject.public_bytes()
+    assert ask.issuer == ark.subject == theirs.issuer.public_bytes()
+    # the same name in another string type is another name
+    other = parse_certificate(ASK.replace(b"\x0c\x09ARK-Milan", b"\x13\x09ARK-Milan"))
+    assert other.issuer_cn == "ARK-Milan"
+    assert other.issuer != ark.subject
+
+
+@pytest.mark.parametrize(
+    ("defect", "old", "new"),
+    [
+        ("no common name", b"\x06\x03\x55\x04\x03", b"\x06\x03\x55\x04\x0b"),
+        ("two common names", b"\x06\x03\x55\x04\x0b", b"\x06\x03\x55\x04\x03"),
+        ("a common name in UTF-16", b"\x0c\x09SEV-Milan", b"\x1e\x09SEV-Milan"),
+        ("a common name that is not UTF-8", b"\x0c\x09SEV-Milan", b"\x0c\x09SEV-Mil\xffn"),
+    ],
+)
+def test_a_name_that_two_readers_read_in_two_ways_is_refused(
+    defect: str, old: bytes, new: bytes
+) -> None:
+    assert old in ASK
+    with pytest.raises(FormatError):
+        parse_certificate(ASK.replace(old, new))
+    assert defect
+
+
+def test_nothing_hostile_makes_noise_on_stderr() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parse_certificate(ASK.replace(b"\x13\x02US", b"\x0c\x02\0\0"))
+        with pytest.raises(FormatError, match="negative"):
+            parse_certificate(ASK.replace(b"\x02\x03\x01\x00\x01\x30", b"\x02\x03\xff\x00\x01\x30"))
+
+
+@pytest.mark.parametrize("value", [b"\x01", b"\x00", b"\x7f"])
+def test_a_criticality_that_is_not_true_in_der_is_refused(value: bytes) -> None:
+    with pytest.raises(FormatError):
+        parse_certificate(ASK.replace(b"\x01\x01\xff", b"\x01\x01" + value, 1))
+
+
 def test_ca_and_crl_rights_are_read() -> None:
     assert parse_certificate(ARK).is_ca
     assert parse_certificate(ARK).may_sign_crls

@@ -34,6 +34,17 @@ def test_no_arguments_is_a_usage_error_with_help_on_stderr(
 
 
 @pytest.mark.parametrize(
+    "arguments", [["--output", "json"], ["--output", "json", "attest"], ["kds", "--output=json"]]
+)
+def test_no_arguments_are_one_document_where_json_is_asked_for(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert (document["kind"], document["exit_code"]) == ("UsageError", 2)
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["nope"],
