@@ -19,6 +19,7 @@ from sevkit.cli.launch_options import (
     hash_boot,
     read_firmware,
 )
+from sevkit.cli.messages import warn
 from sevkit.cli.render import show_verdict
 from sevkit.cli.sev_options import policy_option, read_key
 from sevkit.cli.values import FirmwareVersion, HexNumber, WholeNumber
@@ -134,16 +135,17 @@ def _check_vcpu_options(given: dict[str, Any]) -> None:
     if model is not None and signature is not None:
         raise UsageError("--vcpu-type and --vcpu-sig name the CPU twice")
     has_cpu = model is not None or signature is not None
+    es = SevPolicy.ES in parse_sev_policy(given["policy"])
     if vmsas:
         if has_cpu or given["guest_features"] is not None:
             raise UsageError("--vmsa has the registers already: no CPU and no features with it")
         if vcpus is not None and vcpus != len(vmsas) and not (len(vmsas) == 2 < vcpus):
             raise UsageError(f"--vcpus {vcpus} with {len(vmsas)} VMSA pages")
-    elif (vcpus is not None) != has_cpu:
+    elif es and (vcpus is not None) != has_cpu:
         raise UsageError("SEV-ES needs --vcpus and one of --vcpu-type and --vcpu-sig")
     elif given["guest_features"] is not None and not has_cpu:
         raise UsageError("--guest-features without --vcpus")
-    if SevPolicy.ES in parse_sev_policy(given["policy"]) and not (has_cpu or vmsas):
+    if es and not (has_cpu or vmsas):
         raise UsageError(
             "the guest policy demands SEV-ES, whose digest covers the vCPUs",
             hint="add --vcpus N and --vcpu-type MODEL or --vcpu-sig HEX, or --vmsa FILE",
@@ -172,29 +174,53 @@ def _read_claim(given: dict[str, Any]) -> LaunchClaim:
 def _references(
     given: dict[str, Any], firmware: bytes, hashes: KernelHashes | None
 ) -> tuple[Reference, ...]:
-    vmsas: tuple[str, ...] = given["vmsas"]
-    if vmsas:
-        pages = tuple(read_file(path) for path in vmsas)
-        pages += pages[-1:] * max(0, (given["vcpus"] or 0) - len(pages))
-        digest = compute_sev_es_digest_of_pages(firmware, pages, hashes)
-        label = f"{len(pages)} VMSA pages of the owner's"
-        return (Reference(digest, Mode.SEV_ES, label, hashes is not None),)
-    if given["vcpus"] is None:
-        return compute_references(Request(Mode.SEV, firmware, hashes=hashes)).entries
-    model, signature = given["vcpu_type"], given["vcpu_sig"]
-    cpu = (
-        Cpu(f"{signature:#x}", signature)
-        if model is None
-        else Cpu(model, signature_of_model(model))
-    )
+    """Return the digests that the options describe, first of all plain SEV's if the policy asks it.
+
+    A policy without ES is plain SEV's, so what is said of vCPUs is not expected of such a launch.
+    If it is one of SEV-ES nevertheless, the verdict is to say that, not that nothing fits.
+    """
+    found: list[Reference] = []
+    described = bool(given["vmsas"] or given["vcpus"] or _cpu(given))
+    if SevPolicy.ES not in parse_sev_policy(given["policy"]):
+        found += compute_references(Request(Mode.SEV, firmware, hashes=hashes)).entries
+        if described:
+            warn("a guest policy without ES is plain SEV's, whose digest covers no vCPUs")
+    if given["vmsas"]:
+        found.append(_reference_of_pages(given, firmware, hashes))
+    elif given["vcpus"] is not None and _cpu(given) is not None:
+        found += _sev_es_references(given, firmware, hashes)
+    return tuple(found)
+
+
+def _reference_of_pages(
+    given: dict[str, Any], firmware: bytes, hashes: KernelHashes | None
+) -> Reference:
+    pages = tuple(read_file(path) for path in given["vmsas"])
+    pages += pages[-1:] * max(0, (given["vcpus"] or 0) - len(pages))
+    digest = compute_sev_es_digest_of_pages(firmware, pages, hashes)
+    label = f"{len(pages)} VMSA pages of the owner's"
+    return Reference(digest, Mode.SEV_ES, label, hashes is not None)
+
+
+def _sev_es_references(
+    given: dict[str, Any], firmware: bytes, hashes: KernelHashes | None
+) -> tuple[Reference, ...]:
+    cpu = _cpu(given)
     return compute_references(
         Request(
             Mode.SEV_ES,
             firmware,
             given["vcpus"],
             given["vcpus"],
-            (cpu,),
+            () if cpu is None else (cpu,),
             sev_features=features_of(Mode.SEV_ES, given["guest_features"]),
             hashes=hashes,
         )
     ).entries
+
+
+def _cpu(given: dict[str, Any]) -> Cpu | None:
+    model, signature = given["vcpu_type"], given["vcpu_sig"]
+    if model is not None:
+        return Cpu(model, signature_of_model(model))
+    return None if signature is None else Cpu(f"{signature:#x}", signature)

@@ -132,6 +132,17 @@ def test_features_of_an_snp_guest_are_not_measured(
     assert owner.attest(*options, "--guest-features=0x20") == 1
 
 
+@pytest.mark.parametrize("cpu", [["--vcpus=4"], [MILAN], ["--vcpus=4", MILAN]])
+def test_vcpus_are_not_expected_of_a_launch_whose_policy_is_plain_sev(
+    owner: Owner, cpu: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = owner.info(compute_sev_digest(FIRMWARE), 1)
+    assert owner.attest(f"--info={info}", "--guest-policy=1", *cpu, "--output=json") == 0
+    assert "covers no vCPUs" in capsys.readouterr().err
+    info = owner.info(compute_sev_digest(FIRMWARE), 5)
+    assert owner.attest(f"--info={info}", "--guest-policy=5", "--vcpus=4", MILAN) == 1
+
+
 def test_a_measured_boot_covers_the_kernel(
     owner: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
