@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,17 @@ from sevkit.measure.launch_digest import (
     compute_sev_es_digest,
     compute_snp_digest,
 )
+from sevkit.measure.ovmf import (
+    FOOTER_GUID,
+    HASH_TABLE,
+    PAGE,
+    RESET_BLOCK,
+    SECRET_AREA,
+    SEV_METADATA,
+    Area,
+    Section,
+    SectionType,
+)
 from sevkit.measure.reference import parse_reference_set
 from sevkit.measure.terms import Era, Vmm
 from sevkit.measure.vcpu import Registers
@@ -21,6 +33,7 @@ from sevkit.testing.firmware import FirmwareImage, encode_firmware
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from uuid import UUID
 
 IMAGE = encode_firmware(FirmwareImage())
 MILAN = Registers(0xA00F11, 1)
@@ -229,6 +242,75 @@ def test_a_malformed_firmware_is_exit_65(
     path.write_bytes(b"short")
     assert main(["measure", "--mode", "sev", "--firmware", str(path)]) == 65
     assert capsys.readouterr().out == ""
+
+
+def patched(offset: int, value: bytes) -> bytes:
+    return IMAGE[:offset] + value + IMAGE[offset + len(value) :]
+
+
+def with_length(guid: UUID, length: int) -> bytes:
+    return patched(IMAGE.index(guid.bytes_le) - 2, struct.pack("<H", length))
+
+
+def with_metadata(field: int, value: int) -> bytes:
+    return patched(IMAGE.index(b"ASEV") + field, struct.pack("<I", value))
+
+
+def with_metadata_offset(value: int) -> bytes:
+    return patched(IMAGE.index(SEV_METADATA.bytes_le) - 6, struct.pack("<I", value))
+
+
+HASHES = SectionType.SNP_KERNEL_HASHES
+TWO_HASHES = (Section(0x81_0000, PAGE, HASHES), Section(0x82_0000, PAGE, HASHES))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(IMAGE[-49:], id="shorter-than-a-footer"),
+        pytest.param(IMAGE[1:], id="not-whole-pages"),
+        pytest.param(bytes(PAGE), id="no-footer"),
+        pytest.param(with_length(FOOTER_GUID, 0), id="footer-length-0"),
+        pytest.param(with_length(FOOTER_GUID, 1), id="footer-length-1"),
+        pytest.param(with_length(FOOTER_GUID, 17), id="footer-length-17"),
+        pytest.param(with_length(FOOTER_GUID, 65535), id="footer-length-65535"),
+        pytest.param(with_length(RESET_BLOCK, 0), id="entry-length-0"),
+        pytest.param(with_length(RESET_BLOCK, 17), id="entry-length-17"),
+        pytest.param(with_length(RESET_BLOCK, 1000), id="entry-longer-than-the-table"),
+        pytest.param(patched(IMAGE.index(SECRET_AREA.bytes_le), HASH_TABLE.bytes_le), id="twice"),
+        pytest.param(with_metadata_offset(0), id="metadata-offset-0"),
+        pytest.param(with_metadata_offset(PAGE + 1), id="metadata-offset-before-the-image"),
+        pytest.param(with_metadata_offset(2**32 - 1), id="metadata-offset-2-to-the-32"),
+        pytest.param(with_metadata_offset(8), id="metadata-past-the-end"),
+        pytest.param(with_metadata(0, 0), id="metadata-without-signature"),
+        pytest.param(with_metadata(8, 2), id="metadata-version-2"),
+        pytest.param(with_metadata(12, 2**32 - 1), id="metadata-sections-2-to-the-32"),
+        pytest.param(with_metadata(16, 0x80_0010), id="section-not-at-a-page"),
+        pytest.param(with_metadata(20, 4095), id="section-not-whole-pages"),
+        pytest.param(with_metadata(24, 5), id="section-of-unknown-type"),
+        pytest.param(with_metadata(16, 0xFFFF_F000), id="section-beyond-4-gib"),
+        pytest.param(encode_firmware(FirmwareImage(sections=TWO_HASHES)), id="two-hash-sections"),
+        pytest.param(
+            encode_firmware(FirmwareImage(hash_table=Area(0x81_0000 + PAGE - 175, 176))),
+            id="hashes-leave-their-page",
+        ),
+        pytest.param(
+            encode_firmware(FirmwareImage(hash_table=Area(0xFFFF_F000, 0x1001))),
+            id="hashes-beyond-4-gib",
+        ),
+    ],
+)
+def test_one_defect_in_a_firmware_is_exit_65(
+    data: bytes, tmp_path: Path, kernel: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.fd"
+    path.write_bytes(data)
+    options = ["--mode", "snp", "--firmware", str(path), "--kernel", kernel]
+    assert main(["measure", *options, "--vcpus", "1", "--vcpu-sig", "0"]) == 65
+    out = capsys.readouterr()
+    assert out.out == ""
+    assert out.err.startswith("sevkit: ")
 
 
 def test_an_empty_kernel_is_refused_but_dev_null_is_meant(
