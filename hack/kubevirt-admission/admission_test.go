@@ -172,9 +172,16 @@ func TestWebhookConfigurationsNameOnlyWhatIsServed(t *testing.T) {
 }
 
 func TestDefinitionsArePrintedWithTheirSchema(t *testing.T) {
-	var out bytes.Buffer
+	var out, list bytes.Buffer
 	if err := printCRDs([]string{"virtualmachineinstances"}, &out); err != nil {
 		t.Fatal(err)
+	}
+	if err := printCRDs([]string{"-json", "virtualmachineinstances"}, &list); err != nil {
+		t.Fatal(err)
+	}
+	var read struct{ Items []map[string]any }
+	if err := json.Unmarshal(list.Bytes(), &read); err != nil || len(read.Items) != 1 {
+		t.Errorf("not a list of one: %v", err)
 	}
 	for _, wanted := range []string{"name: virtualmachineinstances.kubevirt.io", "launchSecurity:"} {
 		if !strings.Contains(out.String(), wanted) {

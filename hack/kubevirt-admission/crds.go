@@ -1,6 +1,7 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"slices"
@@ -8,7 +9,6 @@ import (
 	extv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 
 	"kubevirt.io/kubevirt/pkg/virt-operator/resource/generate/components"
-	marshalutil "kubevirt.io/kubevirt/tools/util"
 )
 
 // crdMaker makes one definition, validation schema included.
@@ -36,25 +36,28 @@ var crdMakers = []crdMaker{
 	components.NewVirtualMachineCloneCrd,
 }
 
-// printCRDs writes a YAML stream of the definitions, or of those with these plural names.
-func printCRDs(plurals []string, out io.Writer) error {
-	wanted := slices.Clone(plurals)
-	for _, make := range slices.Concat(crdMakers, laterCRDs) {
-		crd, err := make()
+// printCRDs writes the definitions, or those of the resources with these plural names.
+func printCRDs(args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("crds", flag.ContinueOnError)
+	asJSON := jsonFlag(flags)
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	var found []any
+	missing := slices.Clone(flags.Args())
+	for _, maker := range slices.Concat(crdMakers, laterCRDs) {
+		crd, err := maker()
 		if err != nil {
 			return err
 		}
 		plural := crd.Spec.Names.Plural
-		if len(plurals) > 0 && !slices.Contains(plurals, plural) {
-			continue
+		if flags.NArg() == 0 || slices.Contains(flags.Args(), plural) {
+			found = append(found, crd)
 		}
-		wanted = slices.DeleteFunc(wanted, func(name string) bool { return name == plural })
-		if err := marshalutil.MarshallObject(crd, out); err != nil {
-			return err
-		}
+		missing = slices.DeleteFunc(missing, func(name string) bool { return name == plural })
 	}
-	if len(wanted) > 0 {
-		return fmt.Errorf("KubeVirt %s has no resource %q", linkedVersion(), wanted[0])
+	if len(missing) > 0 {
+		return fmt.Errorf("KubeVirt %s has no resource %q", linkedVersion(), missing[0])
 	}
-	return nil
+	return printObjects(out, *asJSON, found...)
 }

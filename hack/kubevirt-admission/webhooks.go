@@ -10,7 +10,6 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 
 	"kubevirt.io/kubevirt/pkg/virt-operator/resource/generate/components"
-	marshalutil "kubevirt.io/kubevirt/tools/util"
 )
 
 // printWebhooks writes virt-api's two webhook configurations as virt-operator makes them, with the
@@ -20,6 +19,7 @@ func printWebhooks(args []string, out io.Writer) error {
 	url := flags.String("url", "", "where \"serve\" listens, such as https://127.0.0.1:8443")
 	caFile := flags.String("ca-file", "", "`FILE` with the PEM certificates that sign the server's")
 	namespace := flags.String("namespace", defaultNamespace, "the `NAMESPACE` of KubeVirt")
+	asJSON := jsonFlag(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -31,10 +31,7 @@ func printWebhooks(args []string, out io.Writer) error {
 		return err
 	}
 	mutating, validating := webhookConfigurations(*namespace, strings.TrimSuffix(*url, "/"), ca)
-	if err := marshalutil.MarshallObject(mutating, out); err != nil {
-		return err
-	}
-	return marshalutil.MarshallObject(validating, out)
+	return printObjects(out, *asJSON, mutating, validating)
 }
 
 // webhookConfigurations returns KubeVirt's own objects with only clientConfig replaced. Whatever
