@@ -69,6 +69,18 @@ def _await_writer(descriptor: int, path: str) -> None:
         raise HostReadError(f"{path}: nothing wrote to it for {PIPE_SECONDS:g} s")
 
 
+def _await_data(descriptor: int) -> None:
+    """Wait for data in steps, so that no interrupt is lost.
+
+    One that arrives just before a blocking read is seen only when that read returns, and standard
+    input need never have anything more.
+    """
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    while not poll.poll(1000):
+        pass
+
+
 def _reason(error: OSError | ValueError) -> str:
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
@@ -80,6 +92,8 @@ def _chunks(path: str, limit: int) -> Iterator[bytes]:
     try:
         _await_writer(descriptor, path)
         while True:
+            if os.get_blocking(descriptor):
+                _await_data(descriptor)
             try:
                 chunk = os.read(descriptor, _CHUNK)
             except BlockingIOError:

@@ -93,12 +93,6 @@ def sev_ca(line: ProductLine) -> tuple[bytes, bytes]:
     return ask, ark
 
 
-def is_pinned_ark(der: bytes) -> ProductLine | None:
-    """Return the line whose pinned SEV-SNP ARK these bytes are, or None."""
-    digest = hashlib.sha256(der).hexdigest()
-    return next((line for line, pin in SNP_ARK_SHA256.items() if pin == digest), None)
-
-
 def _pinned_pem(line: ProductLine, name: str, pin: str) -> bytes:
     data = _read(f"snp/{line.lower()}/{name}.pem")
     return _decode(f"bundled {line} {name.upper()}", data, pin)
