@@ -14,6 +14,7 @@ import click
 from sevkit.cli.base import Command, settings
 from sevkit.cli.files import refuse_shared_stdin
 from sevkit.cli.launch_options import (
+    as_typed,
     check_boot_options,
     check_features,
     features_of,
@@ -116,7 +117,7 @@ def command(
     space = Space(
         chosen,
         tuple(Firmware(path, read_firmware(path)) for path in dict.fromkeys(firmware)),
-        _boots(hash_boot(kernel, initrd, cmdline), cmdline or ""),
+        _boots(hash_boot(kernel, initrd, cmdline), as_typed(cmdline or "")),
         _vmms(chosen, vmm),
         _eras(chosen, era),
         tuple(dict.fromkeys(features_of(chosen, value) for value in guest_features))

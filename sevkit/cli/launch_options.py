@@ -62,7 +62,18 @@ def check_boot_options(kernel: str | None, initrd: str | None, cmdline: str | No
     if kernel == "":
         raise UsageError("--kernel is empty", hint="leave it out to measure no kernel")
     if cmdline is not None:
-        compute_cmdline_hash(cmdline)
+        compute_cmdline_hash(as_typed(cmdline))
+
+
+def as_typed(cmdline: str) -> str:
+    """Return a command line as the bytes of argv have it in UTF-8, whatever the locale made of it.
+
+    QEMU measures those bytes. Raises ``UsageError`` if they are not UTF-8.
+    """
+    try:
+        return os.fsencode(cmdline).decode()
+    except UnicodeError as error:
+        raise UsageError("the command line is not UTF-8") from error
 
 
 def hash_boot(kernel: str | None, initrd: str | None, cmdline: str | None) -> KernelHashes | None:
@@ -70,12 +81,13 @@ def hash_boot(kernel: str | None, initrd: str | None, cmdline: str | None) -> Ke
     check_boot_options(kernel, initrd, cmdline)
     if kernel is None:
         return None
-    if len((cmdline or "").encode()) > _LINUX_CMDLINE:
+    cmdline = as_typed(cmdline or "")
+    if len(cmdline.encode()) > _LINUX_CMDLINE:
         warn(f"the command line is longer than the {_LINUX_CMDLINE} bytes that Linux keeps")
     return KernelHashes(
         _hash_boot_file("--kernel", kernel),
         NO_INITRD if initrd is None else _hash_boot_file("--initrd", initrd),
-        compute_cmdline_hash(cmdline or ""),
+        compute_cmdline_hash(cmdline),
     )
 
 

@@ -131,7 +131,16 @@ def _check_options(
 
 def _read_secret(path: str) -> Secret:
     warn_if_exposed(path)
-    return Secret(read_file(path))
+    try:
+        return Secret(read_file(path))
+    except UsageError as error:
+        if os.path.lexists(path):
+            raise
+        # Not quoted: it may be the secret itself, and messages end up in logs.
+        raise UsageError(
+            "--secret GUID=FILE names no file that exists",
+            hint="secrets come from files, never argv",
+        ) from error
 
 
 def _write(packet: SecretPacket, header: str, payload: str, *, raw: bool) -> None:

@@ -55,6 +55,21 @@ def test_a_command_line_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     assert b"not UTF-8" in done.stderr
 
 
+def test_a_command_line_is_measured_as_typed_in_any_locale(tmp_path: Path) -> None:
+    path = tmp_path / "OVMF.fd"
+    path.write_bytes(IMAGE)
+    command = [sys.executable, "-m", "sevkit", "measure", "--mode", "sev", "--firmware", str(path)]
+    done = subprocess.run(
+        [*map(os.fsencode, [*command, "--kernel", str(path), "--cmdline"]), "ünï".encode()],
+        capture_output=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    )
+    expected = compute_sev_digest(IMAGE, compute_kernel_hashes(IMAGE, cmdline="ünï"))
+    assert (done.returncode, done.stdout.decode()) == (0, expected.hex() + "\n")
+
+
 def test_a_large_initrd_is_streamed(tmp_path: Path) -> None:
     firmware, kernel, initrd = (tmp_path / name for name in ("OVMF.fd", "vmlinuz", "initrd"))
     firmware.write_bytes(IMAGE)

@@ -202,7 +202,10 @@ def test_a_secret_on_the_command_line_is_not_echoed(
     owner: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever mistakes FILE for the secret itself must not find it in a log."""
-    assert owner.pack(secrets=("hunter2-is-no-guid",)) == 2
+    for form in ("text", "json"):
+        assert owner.pack(f"--output={form}", secrets=("hunter2-is-no-guid",)) == 2
+        assert owner.pack(f"--output={form}", secrets=(f"{GUID}=hunter2",)) == 2
+        assert owner.pack(f"--output={form}", "--verbose", secrets=(f"{GUID}=/a/hunter2",)) == 2
     assert "hunter2" not in "".join(capsys.readouterr())
 
 
