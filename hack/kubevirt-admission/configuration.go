@@ -20,6 +20,8 @@ const (
 	defaultNamespace = "kubevirt"
 	// architecture is what virt-operator would report of the cluster; SEV has no other.
 	architecture = "amd64"
+	// importerGroup is the API group of CDI; KubeVirt 1.7 has no exported name for it.
+	importerGroup = "cdi.kubevirt.io"
 )
 
 // configuration is the cluster configuration that is in force, which may be replaced while
@@ -129,8 +131,8 @@ func idleInformer(kind runtime.Object) cache.SharedIndexInformer {
 // importerCRD is as much of CDI's DataVolume definition as KubeVirt looks at.
 func importerCRD() *extv1.CustomResourceDefinition {
 	crd := &extv1.CustomResourceDefinition{}
-	crd.Name = "datavolumes." + virtconfig.CdiGroupName
-	crd.Spec.Group = virtconfig.CdiGroupName
+	crd.Name = "datavolumes." + importerGroup
+	crd.Spec.Group = importerGroup
 	crd.Spec.Names.Kind = "DataVolume"
 	return crd
 }
