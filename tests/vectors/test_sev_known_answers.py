@@ -11,6 +11,7 @@ import pytest
 
 from sevkit.abi.secret_packet import (
     SecretEntry,
+    SecretPacket,
     encode_secret_table,
     open_packet,
     parse_guid,
@@ -137,3 +138,53 @@ def test_secret_packets_are_sealed_as_known(known: dict[str, Any], files: Path, 
     assert base64.b64encode(packet.header).decode() == row["header_b64"]
     assert base64.b64encode(packet.ciphertext).decode() == row["payload_b64"]
     assert open_packet(keys, packet, measure=measure) == table
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_commands_packets_hold_what_the_known_ones_do(
+    known: dict[str, Any], files: Path, index: int, tmp_path: Path
+) -> None:
+    """The command draws its own IV, so that the table in the packet is what can be compared."""
+    first, row = known["secrets"][0], known["secrets"][index]
+    header, payload = tmp_path / "header", tmp_path / "payload"
+    arguments = ["secret", "pack", f"--measurement={first['measure_blob_b64']}"]
+    arguments += [f"--{name}={files / first[name]}" for name in ("tik", "tek")]
+    arguments += [f"--secret={guid}={files / 'secrets' / name}" for guid, name in row["entries"]]
+    assert main([*arguments, f"--out-header={header}", f"--out-payload={payload}"]) == 0
+    keys = TransportKeys(
+        tek=Secret((files / first["tek"]).read_bytes()),
+        tik=Secret((files / first["tik"]).read_bytes()),
+    )
+    measure = base64.b64decode(first["measure_blob_b64"])[:32]
+    ours, theirs = (
+        open_packet(keys, SecretPacket(*map(base64.b64decode, pair)), measure=measure)
+        for pair in (
+            (header.read_bytes(), payload.read_bytes()),
+            (row["header_b64"], row["payload_b64"]),
+        )
+    )
+    assert ours == theirs
+
+
+def test_a_known_session_is_shown(
+    known: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = known["session"]
+    blob = bytes(16) + bytes.fromhex(row["wrap_tk"]) + bytes(16)
+    blob += bytes.fromhex(row["wrap_mac"]) + bytes.fromhex(row["policy_mac"])
+    path = tmp_path / "session.b64"
+    path.write_bytes(base64.b64encode(blob) + b"\n")
+    assert main(["inspect", "session", str(path), "--output", "json"]) == 0
+    fields = json.loads(capsys.readouterr().out)["fields"]
+    for name in ("wrap_tk", "wrap_mac", "policy_mac"):
+        assert fields[name] == row[name]
+
+
+@pytest.mark.parametrize(("name", "rip"), [("vmsa0.bin", "0xfff0"), ("vmsa1.bin", "0xb004")])
+def test_sevctls_save_areas_are_shown(
+    files: Path, name: str, rip: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", "vmsa", str(files / "vmsa" / name), "--output", "json"]) == 0
+    fields = json.loads(capsys.readouterr().out)["fields"]
+    shown = [fields[key] for key in ("rip", "rdx", "sev_features", "mxcsr", "x87_fcw")]
+    assert shown == [rip, "0xa00f11", "0x0", "0x0", "0x0"]

@@ -9,6 +9,7 @@ import pytest
 from sevkit.abi.sevcert import parse_sev_certificate
 from sevkit.attest.checks import SEV_PLATFORM
 from sevkit.cli.main import main
+from sevkit.testing.sev_chain import make_platform
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,6 +153,18 @@ def test_a_page_for_people_is_written_too(files: Files) -> None:
     page = files.folder / "verdict.html"
     assert attest("--chain", files.full, "--root", files.root, "--html", str(page)) == 0
     assert "platform.root" in page.read_text()
+
+
+@pytest.mark.parametrize("role", ["pdh", "pek", "oca", "cek"])
+def test_a_part_of_another_platform_is_not_authentic(
+    files: Files, role: str, sev_roots: SimulatedRoots
+) -> None:
+    other = files.folder / "other.cert"
+    other.write_bytes(getattr(make_platform(sev_roots).chain, role).data)
+    parts = {name: getattr(files, name) for name in ("pdh", "pek", "oca", "cek")}
+    parts[role] = str(other)
+    options = [f"--{name}={path}" for name, path in parts.items()]
+    assert attest(*options, "--ca", files.ca, "--root", files.root) == 1
 
 
 def _swap_pek_slots(chain: bytearray) -> None:
