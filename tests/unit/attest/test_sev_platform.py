@@ -481,6 +481,7 @@ def test_chips_and_owners_are_accepted_by_their_names_only(
     assert code(PlatformExpectations(("0" * 64, chip.upper()))) == 0
     assert code(PlatformExpectations(("0" * 64,))) == 3
     assert code(PlatformExpectations((owner,))) == 3
+    assert code(PlatformExpectations(("é" * 64,))) == 3
     assert code(PlatformExpectations((), ("0" * 64,))) == 3
 
 
