@@ -9,6 +9,7 @@ Source: 56860 2.2 (TCB_VERSION; table 3 up to Genoa, table 4 from Turin).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, final
 
 from sevkit.abi.product import ProductLine
@@ -65,7 +66,13 @@ class TcbVersion:
         return tuple(name for name, value in floor.components.items() if own.get(name, -1) < value)
 
     def __str__(self) -> str:
-        return ",".join(f"{name}={value}" for name, value in self.components.items())
+        return _words(self)
+
+
+@lru_cache(maxsize=1024)
+def _words(tcb: TcbVersion) -> str:
+    """Return a version in words. A fleet has few versions, and every report shows several."""
+    return ",".join(f"{name}={value}" for name, value in tcb.components.items())
 
 
 def parse_tcb(line: ProductLine, raw: int, *, structure: str, offset: int) -> TcbVersion:
@@ -82,7 +89,13 @@ def parse_tcb(line: ProductLine, raw: int, *, structure: str, offset: int) -> Tc
             if value and index not in used:
                 message = f"reserved byte of a {line} TCB version is {value:#04x}, not 0"
                 raise FormatError(structure, message, offset=offset + index)
-    return TcbVersion(**{name: raw >> 8 * index & 0xFF for name, index in positions.items()})
+    return _components(line, raw)
+
+
+@lru_cache(maxsize=1024)
+def _components(line: ProductLine, raw: int) -> TcbVersion:
+    """Return a version whose reserved bits are known to be zero; most of a report's are equal."""
+    return TcbVersion(**{name: raw >> 8 * index & 0xFF for name, index in POSITIONS[line].items()})
 
 
 def encode_tcb(line: ProductLine, tcb: TcbVersion) -> int:
