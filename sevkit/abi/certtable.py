@@ -1,7 +1,9 @@
 """The certificate table of an extended guest request: GUID, offset, length, then the blobs.
 
 Source: GHCB specification 56421 4.1.8.1 (SNP Extended Guest Request); the same bytes are the
-``auxblob`` of configfs-tsm. A table is written by the host, so it is hostile input.
+``auxblob`` of configfs-tsm. A table is written by the host, so it is hostile input. Unlike those of
+OVMF and of the secret table, its GUIDs are in network byte order: the order in which AMD's
+``snphost`` writes them and every reader expects them.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ def parse_cert_table(data: bytes) -> dict[uuid.UUID, bytes]:
         if position + ENTRY_SIZE > len(data) or len(entries) > MAX_ENTRIES:
             raise FormatError(NAME, "no closing zero entry", offset=position)
         guid_bytes, offset, length = _ENTRY.unpack_from(data, position)
-        guid = uuid.UUID(bytes_le=guid_bytes)
+        guid = uuid.UUID(bytes=guid_bytes)
         position += ENTRY_SIZE
         if guid == _NIL:
             if offset or length:
@@ -93,6 +95,6 @@ def encode_cert_table(blobs: Mapping[uuid.UUID, bytes]) -> bytes:
     offset = ENTRY_SIZE * (len(blobs) + 1)
     entries = bytearray()
     for guid, blob in blobs.items():
-        entries += _ENTRY.pack(guid.bytes_le, offset, len(blob))
+        entries += _ENTRY.pack(guid.bytes, offset, len(blob))
         offset += len(blob)
     return bytes(entries) + bytes(ENTRY_SIZE) + b"".join(blobs.values())

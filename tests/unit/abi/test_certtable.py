@@ -10,7 +10,7 @@ from sevkit.errors import FormatError
 
 
 def entry(guid: uuid.UUID, offset: int, length: int) -> bytes:
-    return struct.pack("<16sII", guid.bytes_le, offset, length)
+    return struct.pack("<16sII", guid.bytes, offset, length)
 
 
 END = bytes(24)
@@ -19,6 +19,12 @@ END = bytes(24)
 def test_what_is_encoded_is_read_back() -> None:
     blobs = {VCEK: b"vcek", ASK: b"", ARK: b"ark" * 100}
     assert parse_cert_table(encode_cert_table(blobs)) == blobs
+
+
+def test_guids_are_in_the_order_in_which_they_are_printed() -> None:
+    data = encode_cert_table({VCEK: b"x"})
+    assert data[:16].hex() == "63da758de6644564adc5f4b93be8accd"
+    assert data[16:24] == struct.pack("<II", 48, 1)
 
 
 def test_no_bytes_are_an_empty_table() -> None:
