@@ -72,9 +72,10 @@ def vek_extensions(
     line: ProductLine, kind: VekKind, tcb: TcbVersion, *, hwid: bytes = b"", csp_id: str = ""
 ) -> dict[str, bytes]:
     """Return AMD's extensions of a good VEK as contents of extnValue by dotted OID."""
+    stepped = line is ProductLine.MILAN and kind is VekKind.VCEK  # a VLEK is for no one chip
     found = {
         STRUCT_VERSION: _small(1 if line is ProductLine.TURIN else 0),
-        PRODUCT_NAME: _ia5(f"{line}-B0" if line is ProductLine.MILAN else str(line)),
+        PRODUCT_NAME: _ia5(f"{line}-B0" if stepped else str(line)),
     }
     found |= {oid: _small(tcb.components[name]) for name, oid in SPLS.items()}
     if line is ProductLine.TURIN:
