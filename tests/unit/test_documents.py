@@ -163,19 +163,18 @@ _MIB = 1 << 20
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(b"{" + b",".join(b'"k%d":1' % n for n in range(80_000)) + b',"z":1,"z":2}'),
+        pytest.param(
+            b"{" + b",".join(b'"k%d":1' % n for n in range(80_000)) + b',"z":1,"z":2}',
+            id="json-duplicate",
+        ),
         pytest.param(b"{" + b'"a":1,' * (_MIB // 6), id="json-one-key"),
         pytest.param(b'{"a":' * (_MIB // 5), id="json-deep"),
-        pytest.param(b"[" * _MIB, id="flow-deep"),
+        pytest.param(b"[" * (_MIB // 4), id="flow-deep"),
         pytest.param(b"- " * (_MIB // 2), id="block-deep"),
         pytest.param(b"? " * (_MIB // 2), id="complex-keys"),
-        pytest.param(b"- 0x" + b"f" * _MIB, id="one-number"),
         pytest.param(b'"' + b"\\n" * (_MIB // 2) + b'"', id="escapes"),
-        pytest.param(b"a: |\n" + b"\n" * _MIB, id="blank-lines"),
-        pytest.param(b"#\n" * (_MIB // 2), id="comments"),
         pytest.param(b"!" + b"a" * _MIB, id="tag"),
-        pytest.param(b"*" + b"a" * _MIB, id="alias"),
-        pytest.param(b"a" * _MIB + b": 1", id="key"),
+        pytest.param(b"a" * (_MIB // 2) + b": 1", id="key"),
     ],
 )
 def test_no_document_costs_more_than_its_size(data: bytes) -> None:
