@@ -77,7 +77,8 @@ PEERS: Final = {
     ),
     "kustomize": Peer(
         ("bin/kustomize",),
-        (Go("sigs.k8s.io/kustomize/kustomize/v5", "v5.8.3"),),
+        # The last that Go 1.26 builds; Debian's is a little older.
+        (Go("sigs.k8s.io/kustomize/kustomize/v5", "v5.8.2"), Debian("sid", "kustomize")),
         probe=("version",),
         default=False,
     ),
