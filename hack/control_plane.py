@@ -35,6 +35,7 @@ from hack.control_plane_client import ApiClient, ApiError
 from sevkit.pki import create_authority
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 START_SECONDS: Final = 90.0
@@ -76,21 +77,43 @@ def base_folder() -> Path:
     return folder
 
 
+def own_folder(stack: contextlib.ExitStack) -> Path:
+    """Make a folder that is ours until ``stack`` is closed or we are gone: nobody sweeps it."""
+    with _making():
+        folder = Path(tempfile.mkdtemp(dir=base_folder()))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        lock = stack.enter_context((folder / "lock").open("w"))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return folder
+
+
 def sweep() -> tuple[Path, ...]:
     """Remove the folders whose owner is gone; return them. Their servers died with the owner."""
     swept = []
-    for folder in sorted(base_folder().iterdir()):
-        try:
-            with (folder / "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for pid in _leftovers(folder):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                shutil.rmtree(folder, ignore_errors=True)
-                swept.append(folder)
-        except OSError:
-            continue  # held, or being made
+    with _making():
+        for folder in sorted(base_folder().iterdir()):
+            try:
+                with (folder / "lock").open("w") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    for pid in _leftovers(folder):
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
+                    shutil.rmtree(folder, ignore_errors=True)
+                    swept.append(folder)
+            except OSError:
+                continue  # held
     return tuple(swept)
+
+
+@contextlib.contextmanager
+def _making() -> Iterator[None]:
+    """Keep whoever sweeps away from a folder that has no lock yet."""
+    base = os.open(base_folder(), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(base, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(base)
 
 
 def _leftovers(folder: Path) -> list[int]:
@@ -102,7 +125,7 @@ def _leftovers(folder: Path) -> list[int]:
             with contextlib.suppress(OSError):
                 arguments = (entry / "cmdline").read_bytes()
                 if mark in arguments and arguments.split(b"\0")[0].endswith(
-                    (b"etcd", b"apiserver")
+                    (b"etcd", b"apiserver", b"kubevirt-admission")
                 ):
                     found.append(int(entry.name))
     return found
@@ -185,10 +208,7 @@ class ControlPlane:
         if not control_plane_build.is_there():
             message = "the binaries are not there: python -m hack.control_plane_build"
             raise ControlPlaneError(message)
-        self.folder = Path(tempfile.mkdtemp(dir=base_folder()))
-        self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
-        lock = self._stack.enter_context((self.folder / "lock").open("w"))
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        self.folder = own_folder(self._stack)
         _write_credentials(self.folder)
         self._spawn("etcd", _etcd_flags(self.folder))
         for attempt in range(ATTEMPTS):

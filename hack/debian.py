@@ -28,9 +28,14 @@ class Origin:
     sha256: str
 
 
+def cache_root() -> Path:
+    """Return the folder of everything that is fetched or built once: ``SEVKIT_CACHE``."""
+    return Path(os.environ.get("SEVKIT_CACHE") or Path.home() / ".cache" / "sevkit")
+
+
 def cache_folder(variable: str, name: str) -> Path:
-    """Return the folder that ``variable`` names, else ``~/.cache/sevkit/<name>``."""
-    return Path(os.environ.get(variable) or Path.home() / ".cache" / "sevkit" / name)
+    """Return the folder that ``variable`` names, else ``name`` in the cache."""
+    return Path(os.environ.get(variable) or cache_root() / name)
 
 
 def unpack(suite: str, package: str, folder: Path) -> Origin:

@@ -51,15 +51,14 @@ def wanted_version() -> str:
 
 def binary() -> Path:
     """Return where the program is, or will be."""
-    cache = Path(os.environ.get("SEVKIT_CACHE") or Path.home() / ".cache" / "sevkit")
-    return cache / NAME / wanted_version() / NAME
+    return debian.cache_root() / NAME / wanted_version() / NAME
 
 
 def is_there() -> bool:
     """Return whether the program can be run and is of these sources."""
     path = binary()
     try:
-        return os.access(path, os.X_OK) and path.with_name("key").read_text() == _key()
+        return os.access(path, os.X_OK) and path.with_name("key").read_text() == key()
     except OSError:
         return False
 
@@ -85,11 +84,11 @@ def build() -> str:
             flags = ["-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-tags", tag]
             _go(_module(path.parent), "build", *flags, "-o", str(fresh), ".")
             fresh.replace(path)
-            path.with_name("key").write_text(_key())
+            path.with_name("key").write_text(key())
     return f"kubevirt admission: KubeVirt {version}, built"
 
 
-def _key() -> str:
+def key() -> str:
     """Return a digest of everything of ours that goes into the program."""
     whole = hashlib.sha256()
     for path in sorted(MODULE.rglob("*")):

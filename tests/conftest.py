@@ -16,14 +16,31 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from hypothesis import HealthCheck, settings
 
+from hack import debian
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-LANES: Final = ("unit", "property", "vectors", "corpus", "integration", "peers", "packaging")
+LANES: Final = (
+    "unit",
+    "property",
+    "vectors",
+    "corpus",
+    "integration",
+    "peers",
+    "cluster",
+    "soak",
+    "packaging",
+)
 #: In these lanes every single skip is a hole; elsewhere only a lane that ran nothing is one.
-WHOLE: Final = ("vectors", "corpus", "peers")
+WHOLE: Final = ("vectors", "corpus", "peers", "cluster", "soak")
 _LANE: Final = "lane"
+#: What a test has to tell beside that it passed, such as a rate: ``record_property(SAID, "…")``.
+_SAID: Final = "said"
+_SOAK_SHARE: Final = 100
+
+pytest_plugins = ["hack.cluster_fixtures"]
 
 # Deadlines measure the machine, and a shared one is slow at random.
 settings.register_profile(
@@ -51,8 +68,7 @@ def corpus() -> Path:
 
 
 def _firmware(name: str) -> Path:
-    fallback = Path.home() / ".cache" / "sevkit" / "firmware"
-    path = Path(os.environ.get("SEVKIT_FIRMWARE") or fallback) / name
+    path = debian.cache_folder("SEVKIT_FIRMWARE", "firmware") / name
     if not path.is_file():
         pytest.skip(f"no {name}: hack/firmware fetches it")
     return path
@@ -70,6 +86,16 @@ def ovmf_plain() -> Path:
     return _firmware("OVMF.fd")
 
 
+def _all_lanes() -> bool:
+    return os.environ.get("SEVKIT_LANES") == "all"
+
+
+@pytest.fixture(scope="session")
+def soak() -> Callable[[int], int]:
+    """How many of ``full`` a soak test tries: all if every lane is demanded, else a hundredth."""
+    return lambda full: full if _all_lanes() else max(1, full // _SOAK_SHARE)
+
+
 def _lane_of(item: pytest.Item) -> str:
     if "corpus" in getattr(item, "fixturenames", ()):
         return "corpus"
@@ -78,6 +104,7 @@ def _lane_of(item: pytest.Item) -> str:
     return f"peers: {item.path.stem.removeprefix('test_')}" if lane == "peers" else lane
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.user_properties.append((_LANE, _lane_of(item)))
@@ -91,6 +118,7 @@ class _Lanes:
         self.failed: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self.reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.said: defaultdict[str, list[str]] = defaultdict(list)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         lane = str(dict(report.user_properties).get(_LANE, "unit"))
@@ -100,6 +128,7 @@ class _Lanes:
                 self.reasons[lane][report.longrepr[2].removeprefix("Skipped: ")] += 1
         elif report.when == "call":
             self.ran[lane] += 1
+            self.said[lane] += [str(text) for name, text in report.user_properties if name == _SAID]
         if report.failed:
             self.failed[lane] += 1
 
@@ -123,11 +152,13 @@ class _Lanes:
         names = self._names()
         width = max(len(name) for name in names)
         for lane in names:
-            words = [f"ran {self.ran[lane]}"] if self.ran[lane] else []
+            size = "" if lane != "soak" else f" at {'full size' if _all_lanes() else 'a hundredth'}"
+            words = [f"ran {self.ran[lane]}{size}"] if self.ran[lane] else []
             if self.failed[lane]:
                 words.append(f"{self.failed[lane]} failed")
             words += [f"skipped {n}: {why}" for why, n in self.reasons[lane].most_common()]
             yield f"{lane:<{width}}  {'; '.join(words) or 'not run: no tests chosen'}"
+            yield from (f"{'':<{width}}  {text}" for text in self.said[lane])
 
 
 _KEY: Final = pytest.StashKey[_Lanes]()
@@ -141,8 +172,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     lanes = session.config.stash.get(_KEY, None)
-    demanded = os.environ.get("SEVKIT_LANES") == "all"
-    if lanes is not None and demanded and lanes.holes() and not session.exitstatus:
+    if lanes is not None and _all_lanes() and lanes.holes() and not session.exitstatus:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -151,5 +181,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("lanes")
     for row in lanes.rows():
         terminalreporter.write_line(row)
-    if os.environ.get("SEVKIT_LANES") == "all" and lanes.holes():
+    if _all_lanes() and lanes.holes():
         terminalreporter.write_line(f"SEVKIT_LANES=all: missing {', '.join(lanes.holes())}")

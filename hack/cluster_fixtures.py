@@ -1,0 +1,51 @@
+"""Pytest fixtures of a control plane, for every lane that wants one: one for each worker."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hack import control_plane_build, kubevirt_admission
+from hack.control_plane import ControlPlane
+from hack.kubevirt_cluster import DEFAULT_GATES, KubeVirtCluster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    """Run one etcd and kube-apiserver for the tests of a worker."""
+    if not control_plane_build.is_there():
+        pytest.skip("no kube-apiserver: python -m hack.control_plane_build builds it")
+    with ControlPlane() as plane:
+        yield plane
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane) -> str:
+    """Make a namespace of the test's own, with the service account that pods need."""
+    name = f"t-{uuid.uuid4().hex[:12]}"
+    admin = control_plane.admin
+    admin.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    accounts = f"/api/v1/namespaces/{name}/serviceaccounts"
+    admin.create(accounts, {"metadata": {"name": "default"}})
+    return name
+
+
+@pytest.fixture(scope="session")
+def kubevirt(control_plane: ControlPlane) -> Iterator[KubeVirtCluster]:
+    """Install KubeVirt in that control plane, with the gate on."""
+    if not kubevirt_admission.is_there():
+        pytest.skip("no kubevirt-admission: python -m hack.kubevirt_admission builds it")
+    with KubeVirtCluster(control_plane) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def kubevirt_configurable(kubevirt: KubeVirtCluster) -> Iterator[KubeVirtCluster]:
+    """Lend it to a test that changes KubeVirt's configuration, which is put back after it."""
+    yield kubevirt
+    kubevirt.configure(*DEFAULT_GATES)
