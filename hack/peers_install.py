@@ -139,8 +139,8 @@ class Crate:
 
     @property
     def origin(self) -> str:
-        """Registry and crate."""
-        return f"crates.io, {self.name}"
+        """The crate."""
+        return f"crate {self.name}"
 
     @property
     def pin(self) -> str:
