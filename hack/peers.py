@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 #: Seconds of failing that every run can spend again.
 _CHEAP: Final = 20
+_BUILD: Final = ".build."
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _is_there(base: Path, name: str) -> bool:
 
 
 def _is_hopeless(base: Path, name: str) -> bool:
-    """Return whether it failed lately, for the same pins, and took long to do so."""
+    """Return whether it failed before, with the same pins, and took long to do so."""
     row = debian.read_record(base).get(name, {})
     return bool(row.get("tried") == _pins(name) and row.get("seconds", 0) > _CHEAP)
 
@@ -156,7 +157,7 @@ def _install(base: Path, name: str, scratch: Path) -> dict[str, str | int]:
         try:
             version, sha256 = source.install(folder, scratch)
             _probe(peer, folder)
-        except debian.UnavailableError as error:
+        except (debian.UnavailableError, OSError) as error:
             reasons.append(f"{source.origin}: {error}")
             continue
         digest = sha256 or debian.digest(folder / peer.programs[0])
@@ -193,6 +194,13 @@ def _ensure(base: Path, name: str, scratch: Path) -> None:
         print(f"peers: {name} {row['version']}, {seconds} s", file=sys.stderr)
 
 
+def _sweep(base: Path) -> None:
+    """Remove what killed runs left behind; a run that still builds is younger than a day."""
+    for left in base.glob(f"{_BUILD}*"):
+        if left.stat().st_mtime < time.time() - 86400:
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def describe(base: Path) -> Iterator[str]:
     """Yield one line for each peer: name, version and where from, or why not."""
     record = debian.read_record(base)
@@ -227,7 +235,8 @@ def main(words: list[str] | None = None) -> int:
     ]
     missing = [name for name in wanted if not _is_there(base, name)]
     if missing:
-        with tempfile.TemporaryDirectory(dir=base, prefix=".build.") as scratch:
+        _sweep(base)
+        with tempfile.TemporaryDirectory(dir=base, prefix=_BUILD) as scratch:
             for name in missing:
                 _ensure(base, name, Path(scratch))
     return 0
