@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from hack import debian
 from sevkit.abi.product import ProductLine
 from sevkit.abi.report import parse_report
 from sevkit.attest.chain import verify_chain, verify_vek
@@ -80,8 +81,7 @@ class Result:
 
 def _firmware() -> bytes:
     """Return the real 4 MiB image if it is cached, else one of that size made here."""
-    fallback = Path.home() / ".cache" / "sevkit" / "firmware"
-    path = Path(os.environ.get("SEVKIT_FIRMWARE") or fallback) / "OVMF.amdsev.fd"
+    path = debian.cache_folder("SEVKIT_FIRMWARE", "firmware") / "OVMF.amdsev.fd"
     if path.is_file():
         return path.read_bytes()
     return encode_firmware(FirmwareImage(size=_FIRMWARE_SIZE))

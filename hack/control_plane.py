@@ -42,6 +42,7 @@ START_SECONDS: Final = 90.0
 ATTEMPTS: Final = 5
 ADMIN_TOKEN: Final = "sevkit-admin"  # noqa: S105  # of a server on loopback that lives minutes
 _PR_SET_PDEATHSIG: Final = 1
+_SOCKET: Final = "etcd:1"
 _LIFETIME: Final = timedelta(days=2)
 _FRONT_PROXY: Final = "front-proxy-client"
 _ISSUER: Final = "https://kubernetes.default.svc"
@@ -140,6 +141,7 @@ class ControlPlane:
         self._stack: Final = contextlib.ExitStack()
         self.folder: Path = Path()
         self.url: str = ""
+        self._etcd: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         sweep()
@@ -210,7 +212,7 @@ class ControlPlane:
             raise ControlPlaneError(message)
         self.folder = own_folder(self._stack)
         _write_credentials(self.folder)
-        self._spawn("etcd", _etcd_flags(self.folder))
+        self._etcd = self._spawn("etcd", _etcd_flags(self.folder))
         for attempt in range(ATTEMPTS):
             port = _free_port()
             self.url = f"https://127.0.0.1:{port}"
@@ -246,6 +248,9 @@ class ControlPlane:
     def _wait_until_ready(self, server: subprocess.Popen[bytes]) -> bool:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
+            if self._etcd is not None and self._etcd.poll() is not None:
+                message = f"etcd: {self._tail('etcd')}"
+                raise ControlPlaneError(message)
             if server.poll() is not None:
                 return False
             with contextlib.suppress(ApiError, OSError):
@@ -331,7 +336,8 @@ def _front_proxy(now: datetime) -> tuple[bytes, bytes]:
 
 
 def _etcd_flags(folder: Path) -> list[str]:
-    client, peer = (f"unix://{folder}/{name}.sock" for name in ("etcd", "peer"))
+    # Relative to the folder: etcd 3.6 takes a socket only if it looks like a host and a port.
+    client, peer = f"unix://{_SOCKET}", "unix://peer:1"
     return [
         f"--data-dir={folder}/etcd",
         f"--listen-client-urls={client}",
@@ -346,7 +352,7 @@ def _etcd_flags(folder: Path) -> list[str]:
 
 def _api_flags(folder: Path, port: int) -> list[str]:
     return [
-        f"--etcd-servers=unix://{folder}/etcd.sock",
+        f"--etcd-servers=unix://{folder}/{_SOCKET}",
         "--bind-address=127.0.0.1",
         f"--secure-port={port}",
         "--endpoint-reconciler-type=none",
