@@ -16,11 +16,13 @@ import sys
 import time
 import uuid
 from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from hack import debian, kubevirt_admission
+from hack.control_plane import sweep
 from hack.kubevirt_admission_server import AdmissionServer, AdmissionServerError, crds
 from hack.kubevirt_cases import (
     CASES,
@@ -44,7 +46,6 @@ from sevkit.documents import parse_documents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from hack.kubevirt_cases import Document
 
@@ -308,22 +309,26 @@ from hack.kubevirt_cases import (
 )
 from hack.kubevirt_admission_server import AdmissionServer
 with AdmissionServer({}) as server:
-    print(server.process.pid, flush=True)
+    print(server.process.pid, server.ca_file.parent, flush=True)
     time.sleep(600)
 """
 
 
-def test_the_program_ends_with_its_parent(server: AdmissionServer) -> None:
+def test_the_program_ends_with_its_parent_and_its_folder_is_swept(server: AdmissionServer) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PARENT], cwd=debian.ROOT, stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
-        child = int(parent.stdout.readline())
+        number, folder = parent.stdout.readline().split()
+        child = int(number)
+        assert Path(folder) not in sweep()
         parent.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline and _runs(child):
         time.sleep(0.05)
     assert not _runs(child)
+    sweep()
+    assert not Path(folder).exists()
 
 
 def _runs(pid: int) -> bool:
