@@ -61,7 +61,7 @@ def parse_cert_table(data: bytes) -> dict[uuid.UUID, bytes]:
         if position + ENTRY_SIZE > len(data) or len(entries) > MAX_ENTRIES:
             raise FormatError(NAME, "no closing zero entry", offset=position)
         guid_bytes, offset, length = _ENTRY.unpack_from(data, position)
-        guid = uuid.UUID(bytes=guid_bytes)
+        guid = _guid(guid_bytes)
         position += ENTRY_SIZE
         if guid == _NIL:
             if offset or length:
@@ -69,6 +69,16 @@ def parse_cert_table(data: bytes) -> dict[uuid.UUID, bytes]:
             break
         entries.append((guid, offset, length))
     return _blobs(data, entries, position)
+
+
+def _guid(data: bytes) -> uuid.UUID:
+    """Return an entry's GUID. Little-endian ones are known too: some hosts write Windows' order.
+
+    No GUID of ours reads as another of ours in the other order, and the table is a hint whose
+    certificates are verified, so this can confuse nobody.
+    """
+    guid, other = uuid.UUID(bytes=data), uuid.UUID(bytes_le=data)
+    return other if other in NAMES else guid
 
 
 def _blobs(

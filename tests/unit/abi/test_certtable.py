@@ -58,3 +58,14 @@ def test_a_malformed_table_is_refused(defect: str, data: bytes) -> None:
     with pytest.raises(FormatError):
         parse_cert_table(data)
     assert defect
+
+
+def test_guids_in_windows_order_are_known_too() -> None:
+    little = struct.pack("<16sII", VCEK.bytes_le, 72, 4) + struct.pack("<16sII", ASK.bytes, 76, 3)
+    assert parse_cert_table(little + END + b"vcekask") == {VCEK: b"vcek", ASK: b"ask"}
+
+
+def test_one_guid_in_both_orders_occurs_twice() -> None:
+    both = struct.pack("<16sII", VCEK.bytes_le, 72, 1) + struct.pack("<16sII", VCEK.bytes, 73, 1)
+    with pytest.raises(FormatError, match="twice"):
+        parse_cert_table(both + END + b"12")
