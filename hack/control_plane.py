@@ -23,7 +23,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Self, final
+from typing import IO, TYPE_CHECKING, Any, Final, final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -32,11 +32,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hack import control_plane_build
 from hack.control_plane_client import ApiClient, ApiError
+from hack.started import Started
 from sevkit.pki import create_authority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
 START_SECONDS: Final = 90.0
 ATTEMPTS: Final = 5
@@ -133,32 +133,15 @@ def _leftovers(folder: Path) -> list[int]:
 
 
 @final
-class ControlPlane:
+class ControlPlane(Started):
     """One etcd and one API server. Use it as a context manager."""
 
     def __init__(self, options: Options | None = None) -> None:
+        super().__init__()
         self._options: Final = options or Options()
-        self._stack: Final = contextlib.ExitStack()
         self.folder: Path = Path()
         self.url: str = ""
         self._etcd: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        sweep()
-        try:
-            self._start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
 
     @property
     def ca(self) -> bytes:
@@ -207,6 +190,7 @@ class ControlPlane:
         return [json.loads(line) for line in lines]
 
     def _start(self) -> None:
+        sweep()
         if not control_plane_build.is_there():
             message = "the binaries are not there: python -m hack.control_plane_build"
             raise ControlPlaneError(message)

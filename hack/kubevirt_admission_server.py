@@ -18,14 +18,12 @@ import ssl
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, final
+from typing import Any, Final, final
 
 from hack import kubevirt_admission
 from hack.control_plane import own_folder
+from hack.started import Started
 from sevkit.pki import create_authority
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 START_SECONDS: Final = 90.0
 REQUEST_SECONDS: Final = 30.0
@@ -40,7 +38,7 @@ class AdmissionServerError(Exception):
 
 
 @final
-class AdmissionServer:
+class AdmissionServer(Started):
     """One process that answers as virt-api's webhooks do. Use it as a context manager.
 
     Without ``kubeconfig`` the cluster is empty and ``kubevirt`` is the KubeVirt resource in force;
@@ -51,29 +49,13 @@ class AdmissionServer:
     def __init__(
         self, kubevirt: dict[str, Any] | None = None, *, kubeconfig: Path | None = None
     ) -> None:
+        super().__init__()
         self._kubevirt: Final = kubevirt
         self._kubeconfig: Final = kubeconfig
-        self._stack: Final = contextlib.ExitStack()
         self._folder: Path = Path()
         self._context: ssl.SSLContext = ssl.create_default_context()
         self._port: int = 0
         self.process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
 
     @property
     def url(self) -> str:

@@ -7,18 +7,17 @@ a real object; ``configure`` changes it and returns when KubeVirt has taken it.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import time
-from typing import TYPE_CHECKING, Final, Self, final
+from typing import TYPE_CHECKING, Final, final
 
 from hack.control_plane_client import ApiError
 from hack.kubevirt_admission_server import AdmissionServer, crds
 from hack.kubevirt_cases import PATHS, SEV_GATE, kubevirt_resource, vmi
+from hack.started import Started
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from hack.control_plane import ControlPlane
     from hack.control_plane_client import ApiClient
@@ -39,31 +38,15 @@ class KubeVirtError(Exception):
 
 
 @final
-class KubeVirtCluster:
+class KubeVirtCluster(Started):
     """KubeVirt in a control plane that runs. Use it as a context manager, once for each plane."""
 
     def __init__(self, plane: ControlPlane) -> None:
+        super().__init__()
         self.plane: Final = plane
         self.admin: Final[ApiClient] = plane.admin
-        self._stack: Final = contextlib.ExitStack()
         self._revisions: Final = itertools.count(1)
         self._server: AdmissionServer | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
 
     def configure(self, *gates: str, **configuration: object) -> None:
         """Turn on exactly these of the feature gates that matter here; for all that comes after."""

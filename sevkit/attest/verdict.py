@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SCHEMA: Final = "sevkit.io/verdict/v1"
-_MOST_INDEXED: Final = 16
 
 
 def render_time(moment: datetime) -> str:
@@ -91,26 +90,13 @@ class Finding:
         }
 
 
-#: Catalogues are module constants; each is indexed once, and kept so that its id stays its own.
-_INDEXED: Final[dict[int, tuple[tuple[Check, ...], dict[str, Check]]]] = {}
-
-
-def _by_name(catalogue: tuple[Check, ...]) -> Mapping[str, Check]:
-    found = _INDEXED.get(id(catalogue))
-    if found is None:
-        found = (catalogue, {check.name: check for check in catalogue})
-        if len(_INDEXED) < _MOST_INDEXED:
-            _INDEXED[id(catalogue)] = found
-    return found[1]
-
-
 @final
 class Ledger:
     """Collects findings for one subject; refuses names that its catalogue does not have."""
 
     def __init__(self, catalogue: tuple[Check, ...]) -> None:
         self.catalogue: Final = catalogue
-        self._checks: Final = _by_name(catalogue)
+        self._checks: Final = {check.name: check for check in catalogue}
         self._findings: Final[dict[str, Finding]] = {}
         self.undecided: bool = False
 

@@ -7,6 +7,7 @@ and blanks, and a digest or a policy that nobody meant is worse than a refusal.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 import click
@@ -27,12 +28,12 @@ _SHA256: Final = re.compile(r"[0-9a-fA-F]{64}")
 _VERSION: Final = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})(?:\.([0-9]{1,3}))?")
 
 
-class StrictType(click.ParamType[_Value]):
+class StrictType(click.ParamType[_Value], ABC):
     """A type whose ``read`` returns the value of a text, or raises ``UsageError``."""
 
+    @abstractmethod
     def read(self, text: str) -> _Value:
         """Return the value."""
-        raise NotImplementedError
 
     def convert(
         self,
