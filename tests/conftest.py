@@ -34,7 +34,7 @@ LANES: Final = (
     "packaging",
 )
 #: In these lanes every single skip is a hole; elsewhere only a lane that ran nothing is one.
-WHOLE: Final = ("vectors", "corpus", "peers", "cluster", "soak")
+WHOLE: Final = ("vectors", "corpus", "integration", "peers", "cluster", "soak")
 _LANE: Final = "lane"
 #: What a test has to tell beside that it passed, such as a rate: ``record_property(SAID, "…")``.
 _SAID: Final = "said"
