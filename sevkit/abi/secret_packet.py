@@ -177,18 +177,19 @@ def seal_packet(keys: TransportKeys, table: Secret, *, measure: bytes, iv: bytes
 def open_packet(keys: TransportKeys, packet: SecretPacket, *, measure: bytes) -> Secret:
     """Return the table in a packet, as the secure processor takes it at LAUNCH_SECRET.
 
-    Raises ``FormatError`` for flags (compression is not supported, as no firmware in the field
-    does) and sizes, ``SignatureMismatch`` if it was not made for this launch.
+    Raises ``FormatError`` for sizes, ``SignatureMismatch`` if it was not made for this launch, and
+    ``FormatError`` for flags, which are authentic then: no firmware in the field does compression.
     """
     record = PACKET_HEADER.parse(packet.header)
-    if record.int("flags"):
-        raise FormatError(PACKET_HEADER.name, "compressed or unknown flags are set", offset=0)
+    flags = record.int("flags")
     size = len(packet.ciphertext)
     if not 0 < size <= MAX_TABLE_SIZE or size % _ALIGNMENT:
         raise FormatError("launch secret", f"{size} bytes cannot be injected")
-    expected = _packet_mac(keys, 0, record.raw("iv"), packet.ciphertext, measure)
+    expected = _packet_mac(keys, flags, record.raw("iv"), packet.ciphertext, measure)
     if not hmac.compare_digest(expected, record.raw("mac")):
         raise SignatureMismatch("the packet was not made for this launch", check="secret.mac")
+    if flags:
+        raise FormatError(PACKET_HEADER.name, "compressed or unknown flags are set", offset=0)
     return Secret(aes_ctr(keys.tek, record.raw("iv"), packet.ciphertext))
 
 

@@ -73,10 +73,15 @@ class SimulatedPlatform:
         )
 
 
-def make_roots(*, bits: int = 2048) -> SimulatedRoots:
-    """Return a fresh ARK and an ASK that it signed, of 2048 or 4096 bits."""
-    ark_key = rsa.generate_private_key(65537, bits)
-    ask_key = rsa.generate_private_key(65537, bits)
+def make_roots(
+    *,
+    bits: int = 2048,
+    ark_key: rsa.RSAPrivateKey | None = None,
+    ask_key: rsa.RSAPrivateKey | None = None,
+) -> SimulatedRoots:
+    """Return an ARK and an ASK that it signed, of fresh keys of 2048 or 4096 bits or the given."""
+    ark_key = ark_key or rsa.generate_private_key(65537, bits)
+    ask_key = ask_key or rsa.generate_private_key(65537, bits)
     ark_id, ask_id = os.urandom(16), os.urandom(16)
     ark = encode_ca_body(ark_id, ark_id, Usage.ARK, rsa_public_key(ark_key))
     ask = encode_ca_body(ask_id, ark_id, Usage.ASK, rsa_public_key(ask_key))
@@ -114,14 +119,17 @@ def certify(
     key: ec.EllipticCurvePrivateKey,
     signers: Mapping[Usage, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey],
     signature_algorithm: Algorithm = Algorithm.ECDSA_SHA256,
+    *,
+    api: tuple[int, int] = API,
 ) -> bytes:
     """Return one certificate for ``key``, signed by ``signers`` in their order, two at most.
 
-    RSA signers use the algorithm of their size. Nothing stops a caller from certifying what no
+    RSA signers use the algorithm of their size; ``api`` is the level of the firmware that makes
+    the certificate. Nothing stops a caller from certifying what no
     verifier should accept: that is what hostile inputs are made of.
     """
     public = public_key_of(key.public_key())
-    body = encode_sev_certificate(usage, algorithm, public, api=API)[:BODY_SIZE]
+    body = encode_sev_certificate(usage, algorithm, public, api=api)[:BODY_SIZE]
     slots = []
     for who, signer in signers.items():
         if isinstance(signer, rsa.RSAPrivateKey):
@@ -131,7 +139,7 @@ def certify(
         else:
             sha384 = signature_algorithm in SHA384
             slots.append((who, signature_algorithm, sign_ecdsa(signer, body, sha384=sha384)))
-    return encode_sev_certificate(usage, algorithm, public, api=API, signatures=tuple(slots))
+    return encode_sev_certificate(usage, algorithm, public, api=api, signatures=tuple(slots))
 
 
 _WIDE: Final = 4096

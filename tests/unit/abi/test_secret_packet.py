@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hmac
 import uuid
 
 import pytest
@@ -164,13 +165,32 @@ def test_a_changed_header_is_noticed(position: int) -> None:
         open_packet(KEYS, SecretPacket(bytes(header), packet.ciphertext), measure=MEASURE)
 
 
-@pytest.mark.parametrize("flags", [b"\x01", b"\x02"])
-def test_the_compressed_flag_is_refused(flags: bytes) -> None:
+def flagged(flags: int) -> SecretPacket:
+    """Return a packet that its owner sealed with ``flags``: the MAC covers them."""
     packet = sealed()
+    iv, size = packet.header[4:20], len(packet.ciphertext).to_bytes(4, "little")
+    head = flags.to_bytes(4, "little")
+    covered = b"\x01" + head + iv + size + size + packet.ciphertext + MEASURE
+    mac = hmac.digest(KEYS.tik.reveal(), covered, "sha256")
+    return SecretPacket(head + iv + mac, packet.ciphertext)
+
+
+def test_a_packet_made_by_the_specification_opens() -> None:
+    assert parse_secret_table(open_packet(KEYS, flagged(0), measure=MEASURE)) == (entry(),)
+
+
+@pytest.mark.parametrize("flags", [1, 2, 0x8000_0000])
+def test_flags_that_the_owner_set_are_refused_as_such(flags: int) -> None:
     with pytest.raises(FormatError, match="compressed"):
-        open_packet(
-            KEYS, SecretPacket(flags + packet.header[1:], packet.ciphertext), measure=MEASURE
-        )
+        open_packet(KEYS, flagged(flags), measure=MEASURE)
+
+
+@pytest.mark.parametrize("flags", [b"\x01", b"\x02"])
+def test_a_flag_that_somebody_else_set_is_a_forgery_first(flags: bytes) -> None:
+    packet = sealed()
+    changed = SecretPacket(flags + packet.header[1:], packet.ciphertext)
+    with pytest.raises(SignatureMismatch):
+        open_packet(KEYS, changed, measure=MEASURE)
 
 
 @pytest.mark.parametrize("ciphertext", [b"", b"x" * 15, b"x" * 16400])

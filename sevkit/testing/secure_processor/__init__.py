@@ -1,0 +1,1 @@
+"""A simulated secure processor: the SEV and SEV-SNP firmware as state machines that compute."""
