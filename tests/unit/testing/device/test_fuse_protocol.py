@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from sevkit.errors import FormatError
+from sevkit.testing.device import fuse_protocol as fuse
+from sevkit.testing.device.fuse_protocol import Attributes, Header, OpenFlag
+
+ATTRIBUTES = Attributes(7, folder=False, mode=0o600)
+
+
+def request(opcode: int, body: bytes = b"", *, node: int = 1, length: int | None = None) -> bytes:
+    size = 40 + len(body) if length is None else length
+    return struct.pack("<IIQQIIIHH", size, opcode, 9, node, 1000, 1000, 4711, 0, 0) + body
+
+
+def parse(data: bytes) -> tuple[bytearray, int]:
+    """Returns a buffer with the request and leftovers of an earlier one behind it."""
+    return bytearray(data + b"\xee" * 512), len(data)
+
+
+def test_a_header_names_the_caller() -> None:
+    assert fuse.parse_header(*parse(request(39, b"", node=5))) == Header(39, 9, 5, 4711)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", request(39)[:39], request(39, length=41), request(39, length=39)]
+)
+def test_a_request_that_is_not_as_long_as_it_says_is_refused(data: bytes) -> None:
+    with pytest.raises(FormatError, match="FUSE request"):
+        fuse.parse_header(*parse(data))
+
+
+@pytest.mark.parametrize(
+    ("parser", "size"),
+    [
+        (fuse.parse_init, 8),
+        (fuse.parse_open, 8),
+        (fuse.parse_handle, 8),
+        (fuse.parse_read, 20),
+        (fuse.parse_ioctl, 32),
+    ],
+)
+def test_a_body_that_is_too_short_is_refused_and_leftovers_are_not_read(
+    parser: object, size: int
+) -> None:
+    assert callable(parser)
+    parser(*parse(request(1, bytes(size))))
+    with pytest.raises(FormatError, match="too short"):
+        parser(*parse(request(1, bytes(size - 1))))
+
+
+@pytest.mark.parametrize("body", [b"", b"\0", b"sev", b"sev\0\0", b"sev\0x\0"])
+def test_a_lookup_is_for_exactly_one_name(body: bytes) -> None:
+    assert fuse.parse_name(*parse(request(1, b"sev\0"))) == "sev"
+    with pytest.raises(FormatError, match="one name"):
+        fuse.parse_name(*parse(request(1, body)))
+
+
+def test_an_ioctl_brings_its_data() -> None:
+    body = struct.pack("<QIIQII", 3, 0, 0xC0105300, 0x7FFF0000, 16, 16) + bytes(range(16))
+    found = fuse.parse_ioctl(*parse(request(39, body)))
+    assert found == (3, 0, 0xC0105300, 0x7FFF0000, 16, bytes(range(16)))
+
+
+@pytest.mark.parametrize("in_size", [0, 15, 17, 0xFFFFFFFF])
+def test_an_ioctl_with_other_data_than_it_says_is_refused(in_size: int) -> None:
+    body = struct.pack("<QIIQII", 3, 0, 0xC0105300, 0, in_size, 16) + bytes(16)
+    with pytest.raises(FormatError, match="FUSE IOCTL"):
+        fuse.parse_ioctl(*parse(request(39, body)))
+
+
+@pytest.mark.parametrize(
+    ("reply", "size"),
+    [
+        (fuse.encode_reply(9), 0),
+        (fuse.encode_init(9), 64),
+        (fuse.encode_entry(9, ATTRIBUTES), 128),
+        (fuse.encode_attributes(9, ATTRIBUTES), 104),
+        (fuse.encode_open(9, 1, OpenFlag.DIRECT_IO), 16),
+        (fuse.encode_ioctl(9, -5, b"abc"), 19),
+    ],
+)
+def test_an_answer_has_the_size_of_the_kernels_structure(reply: bytes, size: int) -> None:
+    assert struct.unpack_from("<IiQ", reply) == (16 + size, 0, 9)
+    assert len(reply) == 16 + size
+
+
+def test_an_error_is_a_negative_errno_alone() -> None:
+    assert fuse.encode_error(9, 25) == struct.pack("<IiQ", 16, -25, 9)
+
+
+def test_the_result_of_an_ioctl_stands_before_its_data() -> None:
+    assert fuse.encode_ioctl(9, -524, b"abc")[16:] == struct.pack("<iIII", -524, 0, 0, 0) + b"abc"
+
+
+def test_a_folder_is_read_in_as_many_pieces_as_the_caller_has_room_for() -> None:
+    entries = [(name, ATTRIBUTES) for name in ("sev", "kvm", "a-name-of-17-bytes")]
+    whole = fuse.encode_folder(9, entries, 0, 4096)[16:]
+    assert len(whole) == 32 + 32 + 48
+    assert fuse.encode_folder(9, entries, 0, 70)[16:] == whole[:64]
+    assert fuse.encode_folder(9, entries, 2, 4096)[16:] == whole[64:]
+    assert fuse.encode_folder(9, entries, 3, 4096)[16:] == b""
+    assert fuse.encode_folder(9, entries, 0, 31)[16:] == b""
