@@ -5,40 +5,44 @@
 
 ``provider`` is asked for each ``Resource`` and returns its bytes, or None for 404. Each connection
 has a thread of its own; leaving the context ends them all, also those that a fault holds.
+
+``processor_provider`` knows what the key service knows of simulated secure processors, and
+``chip_provider`` of chips that only sign reports.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
-import socket
 import ssl
 import tempfile
 import threading
-import urllib.parse
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import ThreadingTCPServer
-from typing import TYPE_CHECKING, Any, Final, Self, final
+from typing import TYPE_CHECKING, Final, Self, final
 
 from sevkit.abi.product import ProductLine
 from sevkit.abi.tcb import TcbVersion
 from sevkit.abi.vek import VekKind
-from sevkit.errors import SevkitError
+from sevkit.errors import SevkitError, UsageError
 from sevkit.kds import urls
 from sevkit.kds.content import CRLS
 from sevkit.kds.encoding import encode_pem_certificate
 from sevkit.kds.urls import Kind
 from sevkit.pki import create_authority
-from sevkit.testing.key_service_faults import Fault, play
+from sevkit.testing.key_service_faults import Fault, content, too_many_requests
+from sevkit.testing.key_service_rate import RateLimiter
+from sevkit.testing.key_service_server import KeyServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
     from sevkit.kds.urls import Resource
+    from sevkit.testing.key_service_rate import RateLimit
+    from sevkit.testing.secure_processor.processor import SecureProcessor
+    from sevkit.testing.snp_chain import SimulatedRoots
     from sevkit.testing.snp_report import SimulatedChip
 
     Provider = Callable[[Resource], bytes | None]
@@ -99,16 +103,52 @@ def chip_provider(*chips: SimulatedChip) -> Provider:
         chip = veks.get(resource)
         if chip is not None:
             return chip.vek()
-        if resource.line is None or resource.line not in roots:
-            return None
-        of_line = roots[resource.line]
-        if resource.kind is Kind.VCEK_CHAIN:
-            return b"".join(map(encode_pem_certificate, (of_line.ask, of_line.ark)))
-        if resource.kind is Kind.VLEK_CHAIN:
-            return b"".join(map(encode_pem_certificate, (of_line.asvk, of_line.ark)))
-        return of_line.make_crl() if resource.kind in CRLS else None
+        return None if resource.line is None else _of_line(roots.get(resource.line), resource.kind)
 
     return provide
+
+
+def processor_provider(*processors: SecureProcessor) -> Provider:
+    """Return a provider of what AMD's key service has of these processors, and of their lines.
+
+    A VCEK is computed for every TCB version of which no component is above what the processor runs
+    now, so also for what it ran before and, from an update of its firmware on, for the new one;
+    others do not exist. CEKs come signed by the ASK, by the chip ID that GET_ID gives. A line's
+    chains and lists are those of the roots of its first processor.
+    """
+    by_chip = {one.identity.chip_id: one for one in processors}
+    by_vcek = {(one.identity.line, one.identity.hardware_id): one for one in processors}
+    roots = {one.identity.line: one.identity.snp_roots for one in reversed(processors)}
+
+    def provide(resource: Resource) -> bytes | None:
+        if resource.kind is Kind.CEK:
+            found = by_chip.get(resource.hwid)
+        elif resource.line is None:
+            return None
+        elif resource.kind is not Kind.VCEK:
+            return _of_line(roots.get(resource.line), resource.kind)
+        else:
+            found = by_vcek.get((resource.line, resource.hwid))
+        if found is None:
+            return None
+        # The mailbox is held: a certificate is made once, and under firmware that does not change.
+        with found.lock:
+            if resource.tcb is None:
+                return found.identity.signed_cek
+            above = found.snp.current_tcb.below(resource.tcb)
+            return None if above else found.identity.vcek(resource.tcb)
+
+    return provide
+
+
+def _of_line(roots: SimulatedRoots | None, kind: Kind) -> bytes | None:
+    """Return the chain or the revocation list that a line's roots give."""
+    if roots is None or kind not in {Kind.VCEK_CHAIN, Kind.VLEK_CHAIN, *CRLS}:
+        return None
+    if kind in CRLS:
+        return roots.make_crl()
+    issuer = roots.ask if kind is Kind.VCEK_CHAIN else roots.asvk
+    return encode_pem_certificate(issuer) + encode_pem_certificate(roots.ark)
 
 
 @dataclass(slots=True)
@@ -123,10 +163,20 @@ class SimulatedKeyService:
     """A key service on loopback, on a port of its own choice. Use it as a context manager.
 
     ``ca`` is PEM of the authority behind its TLS certificate. Faults are added while it runs.
+    ``rate_limit`` makes it refuse what comes too often, by the clock ``monotonic`` (seconds).
     """
 
-    def __init__(self, provider: Provider, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        rate_limit: RateLimit | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._provider: Final = provider
+        self._limiter: Final = rate_limit and RateLimiter(rate_limit, monotonic)
         self._lock: Final = threading.Lock()
         self._rules: Final[list[_Rule]] = []
         self._targets: Final[list[str]] = []
@@ -141,7 +191,7 @@ class SimulatedKeyService:
             pair = Path(folder, "pair.pem")
             pair.write_bytes(leaf.key.reveal() + leaf.certificate)
             context.load_cert_chain(pair)
-        self._server: Final = _Server((host, port), context, self)
+        self._server: Final = KeyServer((host, port), context, self)
         self._thread: Final = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )
@@ -165,10 +215,27 @@ class SimulatedKeyService:
     def fail(self, fault: Fault, *, pattern: str = "", times: int | None = None) -> None:
         """Answer with ``fault`` where the target matches ``pattern``, ``times`` times or always.
 
-        The oldest fault that fits and is not used up is taken.
+        The oldest fault that fits and is not used up is taken. What comes instead of TLS comes
+        before there is a target: raises ``UsageError`` for one with a pattern.
         """
+        if fault.early and pattern:
+            raise UsageError("a fault instead of TLS cannot know the target")
         with self._lock:
             self._rules.append(_Rule(re.compile(pattern), fault, times))
+
+    def answer_with(
+        self, resource: Resource, *, pattern: str = "", times: int | None = None
+    ) -> None:
+        """Answer as for ``resource``, whatever is asked for where ``pattern`` matches.
+
+        Another chip's VCEK, the VLEKs' chain in place of the VCEKs', a list in place of a
+        certificate: good in itself, and not what was asked for. Raises ``UsageError`` for what the
+        provider does not have.
+        """
+        data = self._provider(resource)
+        if data is None:
+            raise UsageError(f"the simulated key service has no {resource}")
+        self.fail(content(data), pattern=pattern, times=times)
 
     def heal(self) -> None:
         """Forget all faults."""
@@ -196,99 +263,33 @@ class SimulatedKeyService:
         """Set when the service is being left; a fault that holds a connection waits on it."""
         return self._stopping
 
+    def take_early_fault(self) -> Fault | None:
+        """Return what a new connection is to meet instead of TLS, if anything."""
+        with self._lock:
+            return self._take(lambda rule: rule.fault.early)
+
     def take_fault(self, target: str) -> Fault | None:
-        """Count a request and return the fault that it is to meet, if any."""
+        """Count a request and return what it is to meet instead of an answer, if anything."""
         with self._lock:
             self._targets.append(target)
-            for rule in self._rules:
-                if rule.left != 0 and rule.pattern.search(target):
-                    rule.left = None if rule.left is None else rule.left - 1
-                    return rule.fault
+            fault = self._take(
+                lambda rule: not rule.fault.early and rule.pattern.search(target) is not None
+            )
+        if fault is not None or self._limiter is None:
+            return fault
+        wait = self._limiter.admit(target)
+        if not wait:
+            return None
+        return too_many_requests(str(wait) if self._limiter.limit.retry_after else None)
+
+    def _take(self, fits: Callable[[_Rule], bool]) -> Fault | None:
+        for rule in self._rules:
+            if rule.left != 0 and fits(rule):
+                rule.left = None if rule.left is None else rule.left - 1
+                return rule.fault
         return None
 
     def answer(self, target: str) -> bytes | None:
         """Return what the provider has for ``target``."""
         resource = parse_target(target)
         return None if resource is None else self._provider(resource)
-
-
-class _Server(ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
-    block_on_close = True
-    request_queue_size = 64
-
-    def __init__(
-        self, address: tuple[str, int], context: ssl.SSLContext, service: SimulatedKeyService
-    ) -> None:
-        self.context: Final = context
-        self.service: Final = service
-        self._lock: Final = threading.Lock()
-        self._open: Final[set[socket.socket]] = set()
-        super().__init__(address, _Handler)
-
-    def keep(self, connection: socket.socket) -> None:
-        """Remember a connection until ``forget``."""
-        with self._lock:
-            self._open.add(connection)
-
-    def forget(self, connection: socket.socket) -> None:
-        """Close a connection that its handler is done with."""
-        with self._lock:
-            self._open.discard(connection)
-        connection.close()
-
-    def hang_up(self) -> None:
-        """End every open connection, so that no handler is left in a read or write."""
-        with self._lock:
-            for connection in self._open:
-                with contextlib.suppress(OSError):
-                    # Not SSLSocket's own: that would change state under its handler's feet.
-                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  # socketserver's own signature
-        """Say nothing: clients that hang up or do not trust us are what this is for."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = 30
-    server: _Server
-
-    def setup(self) -> None:
-        # The handshake happens here, in the connection's own thread, so that a client that is
-        # silent holds only itself.
-        self.request.settimeout(self.timeout)
-        self.request = self.server.context.wrap_socket(
-            self.request, server_side=True, do_handshake_on_connect=False
-        )
-        self.server.keep(self.request)
-        try:
-            self.request.do_handshake()
-        except OSError:
-            self.server.forget(self.request)
-            raise
-        super().setup()
-
-    def finish(self) -> None:
-        super().finish()
-        self.server.forget(self.request)
-
-    def do_GET(self) -> None:
-        """Answer one request, as provided or as a fault wants it; one request per connection."""
-        self.close_connection = True
-        service = self.server.service
-        fault = service.take_fault(self.path)
-        if fault is not None:
-            play(fault, self.wfile.write, service.stopping)
-            return
-        data = service.answer(urllib.parse.unquote(self.path))
-        status, body = (404, b"not found\n") if data is None else (200, data)
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # http.server's own name
-        """Keep stderr clean."""

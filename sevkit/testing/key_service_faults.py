@@ -6,7 +6,7 @@ the client hangs up or the service ends, so that 10 GiB never really go over the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, final
 
@@ -37,6 +37,8 @@ class Fault:
     head: bytes = b""
     body: bytes = b""
     pause: float = 0.0
+    #: Whether it comes instead of TLS, see ``instead_of_tls``.
+    early: bool = False
 
 
 def status(code: int, *headers: str, body: bytes = b"") -> Fault:
@@ -69,9 +71,19 @@ def content(body: bytes) -> Fault:
     return status(200, body=body)
 
 
+def mislabelled(body: bytes, content_type: str) -> Fault:
+    """200 with any bytes, and a Content-Type that says something else of them."""
+    return status(200, f"Content-Type: {content_type}", body=body)
+
+
+def wrong_length(body: bytes, *, declared: int) -> Fault:
+    """200 with a Content-Length that is not that of ``body``: ``declared``, in bytes."""
+    return Fault(_Manner.WHOLE, _head(200, length=declared), body)
+
+
 def truncated(body: bytes, *, missing: int = 100) -> Fault:
     """200 with a Content-Length that is larger than what is sent by ``missing``."""
-    return Fault(_Manner.WHOLE, _head(200, length=len(body) + missing), body)
+    return wrong_length(body, declared=len(body) + missing)
 
 
 def raw(data: bytes) -> Fault:
@@ -97,6 +109,14 @@ def drip(body: bytes, *, pause: float, after: bytes | None = None) -> Fault:
     """
     head = _head(200, length=len(body)) if after is None else after
     return Fault(_Manner.DRIP, head, body, pause)
+
+
+def instead_of_tls(fault: Fault) -> Fault:
+    """``fault`` on the bare connection, where the TLS handshake should be.
+
+    With ``silence`` a handshake that stalls, with ``raw`` a port on which something else speaks.
+    """
+    return replace(fault, early=True)
 
 
 def play(fault: Fault, write: Callable[[bytes], object], stopping: threading.Event) -> None:

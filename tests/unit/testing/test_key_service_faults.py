@@ -31,6 +31,10 @@ def played(fault: faults.Fault, *, most: int = 10_000_000) -> bytes:
         (faults.web_page(), b"HTTP/1.1 200 ", b"</html>\n"),
         (faults.content(b"abc"), b"HTTP/1.1 200 ", b"Content-Length: 3\r\n\r\nabc"),
         (faults.truncated(b"abc"), b"HTTP/1.1 200 ", b"Content-Length: 103\r\n\r\nabc"),
+        (faults.wrong_length(b"abc", declared=2), b"HTTP/1.1 200 ", b"Length: 2\r\n\r\nabc"),
+        (faults.mislabelled(b"abc", "text/html"), b"HTTP/1.1 200 ", b"Length: 3\r\n\r\nabc"),
+        (faults.redirect("https://x/"), b"HTTP/1.1 302 ", b"Content-Length: 0\r\n\r\n"),
+        (faults.status(500), b"HTTP/1.1 500 ", b"Content-Length: 0\r\n\r\n"),
         (faults.raw(b"junk"), b"junk", b"junk"),
         (faults.drip(b"ab", pause=0), b"HTTP/1.1 200 ", b"Content-Length: 2\r\n\r\nab"),
         (faults.drip(b"ab", pause=0, after=b"x"), b"xab", b"xab"),
@@ -45,6 +49,14 @@ def test_each_fault_is_what_it_says(fault: faults.Fault, first: bytes, last: byt
 def test_headers_of_a_fault_are_sent_as_given() -> None:
     assert b"\r\nRetry-After: soon\r\n" in played(faults.too_many_requests("soon"))
     assert b"\r\nLocation: https://x/\r\n" in played(faults.redirect("https://x/"))
+    assert b"\r\nContent-Type: text/html\r\n" in played(faults.mislabelled(b"x", "text/html"))
+
+
+def test_what_comes_instead_of_tls_is_the_same_fault_at_another_time() -> None:
+    early = faults.instead_of_tls(faults.raw(b"220 mail.example ESMTP\r\n"))
+    assert early.early
+    assert not faults.raw(b"").early
+    assert played(early) == b"220 mail.example ESMTP\r\n"
 
 
 @pytest.mark.parametrize("declared", [True, False])
