@@ -72,6 +72,10 @@ class FirmwareError(UndecidedError):
     """The secure processor answered with an error or not at all."""
 
 
+class HypervisorError(UndecidedError):
+    """The hypervisor refused, failed, or could not be asked."""
+
+
 class ClusterError(UndecidedError):
     """The API server could not be asked."""
 

@@ -13,6 +13,7 @@ CODES: dict[type[errors.SevkitError], int] = {
     errors.KeyServiceError: 4,
     errors.HostReadError: 4,
     errors.FirmwareError: 4,
+    errors.HypervisorError: 4,
     errors.ClusterError: 4,
     errors.VerificationError: 1,
     errors.SignatureMismatch: 1,

@@ -1,0 +1,1 @@
+"""libvirt: what it says of hosts and domains, and its calls for confidential guests."""

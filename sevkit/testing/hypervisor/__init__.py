@@ -1,0 +1,1 @@
+"""A simulated libvirt over a simulated secure processor, behind ``sevkit.hypervisor.protocol``."""
