@@ -50,3 +50,18 @@ kds: Final = LazyGroup(
     {"fetch": ("sevkit.cli.kds_fetch:command", "Fetch VCEKs, chains and CRLs into the cache.")},
     "AMD's Key Distribution Service.",
 )
+simulate: Final = LazyGroup(
+    "simulate",
+    {
+        "host": ("sevkit.cli.simulate_host:command", "Write a simulated host's /proc, /sys, /dev."),
+        "key-service": (
+            "sevkit.cli.simulate_key_service:command",
+            "Serve simulated chips' certificates.",
+        ),
+        "kubevirt": (
+            "sevkit.cli.simulate_kubevirt:command",
+            "Serve KubeVirt's launch subresources.",
+        ),
+    },
+    "Simulated hardware, for rehearsal. Nothing of it is trusted unless its root is given by name.",
+)
