@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import ssl
@@ -16,14 +17,17 @@ import pytest
 from sevkit.abi.product import Product, ProductLine
 from sevkit.abi.secret_packet import DISK_GUID
 from sevkit.attest.sev_session import new_packet
-from sevkit.errors import FormatError, VerificationError
+from sevkit.errors import ClusterError, FormatError, InternalError, VerificationError
 from sevkit.kubevirt.subresources import encode_secret_options, encode_session_options
 from sevkit.measure.terms import Mode
 from sevkit.testing import key_service_faults, sev_chain
 from sevkit.testing.contracts.launch_endpoints import LaunchEndpointsContract, Reply
 from sevkit.testing.firmware import FirmwareImage, encode_firmware
 from sevkit.testing.kubevirt import http_faults, lies
+from sevkit.testing.kubevirt.api_server import ApiServerInstances
 from sevkit.testing.kubevirt.host import SimulatedHost
+from sevkit.testing.kubevirt.https_server import BODY_LIMIT
+from sevkit.testing.kubevirt.instances import WatchExpired
 from sevkit.testing.kubevirt.lies import Lies
 from sevkit.testing.kubevirt.owner_side import TABLE, VCPUS, OwnerSide, make_vmi
 from sevkit.testing.kubevirt.simulation import SimulatedKubeVirt
@@ -477,6 +481,106 @@ def test_with_the_gate_off_every_sev_subresource_is_400(hosts: list[SimulatedHos
             reply = client.request(method, "nobody", f"sev/{name}")
             assert reply.status == 400
             assert "feature gate is not enabled" in reply.json()["message"]
+
+
+def test_a_body_in_chunks_is_taken_and_one_that_is_too_large_is_not(
+    kubevirt: SimulatedKubeVirt, client: Client
+) -> None:
+    data = json.dumps(make_vmi(Mode.SNP, attestation=False)).encode()
+    context = ssl.create_default_context(cadata=kubevirt.ca.decode())
+    connection = http.client.HTTPSConnection("127.0.0.1", kubevirt.port, context=context)
+    chunks = iter([data[:100], data[100:]])
+    connection.request("POST", VMIS, chunks, encode_chunked=True)
+    assert connection.getresponse().status == 201
+    connection.close()
+    assert client.send("POST", VMIS, bytes(BODY_LIMIT)).status == 400
+    assert client.send("POST", VMIS, bytes(BODY_LIMIT + 1)).status == 413
+
+
+def write_kubeconfig(folder: Path, kubevirt: SimulatedKubeVirt) -> Path:
+    cluster = {
+        "server": kubevirt.base_url,
+        "certificate-authority-data": base64.b64encode(kubevirt.ca).decode(),
+    }
+    path = folder / "kubeconfig"
+    config = {
+        "current-context": "one",
+        "contexts": [{"name": "one", "context": {"cluster": "one", "user": "one"}}],
+        "clusters": [{"name": "one", "cluster": cluster}],
+        "users": [{"name": "one", "user": {"token": "t"}}],
+    }
+    path.write_text(json.dumps(config))
+    return path
+
+
+def test_a_client_of_an_api_server_tells_its_errors_apart(
+    kubevirt: SimulatedKubeVirt, tmp_path: Path
+) -> None:
+    instances = ApiServerInstances.from_kubeconfig(write_kubeconfig(tmp_path, kubevirt))
+    assert instances.get("default", "nobody") is None
+    vmi = make_vmi(Mode.SNP, attestation=False)
+    kubevirt.create(vmi)
+    found, version = instances.read_all()
+    assert [entry["metadata"]["name"] for entry in found] == [vmi["metadata"]["name"]]
+    kubevirt.wait_for("default", vmi["metadata"]["name"], "Running")
+    stop = threading.Event()
+    before = time.monotonic()
+    threading.Timer(0.3, stop.set).start()
+    phases = [entry["status"]["phase"] for _, entry in instances.watch("1", stop)]
+    assert phases == ["Pending", "Scheduling", "Scheduled", "Running"]
+    assert time.monotonic() - before < 5
+    kubevirt.faults.add(http_faults.broken(key_service_faults.status(503)), times=1)
+    kubevirt.faults.add(http_faults.mutated(lambda body: body[:-1]), times=1)
+    kubevirt.faults.add(http_faults.broken(key_service_faults.status(410)), times=1)
+    with pytest.raises(ClusterError, match="503"):
+        instances.read_all()
+    with pytest.raises(ClusterError, match="cannot be asked"):
+        instances.read_all()
+    with pytest.raises(WatchExpired):
+        next(instances.watch(version, threading.Event()))
+    for _ in range(1100):
+        kubevirt.create(make_vmi(Mode.SNP) | {"spec": {"domain": {}}})
+    with pytest.raises(WatchExpired):
+        next(instances.watch("1", threading.Event()))
+
+
+def test_an_api_server_that_is_gone_is_no_api_server(
+    hosts: list[SimulatedHost], tmp_path: Path
+) -> None:
+    with SimulatedKubeVirt(hosts, FILES) as gone:
+        instances = ApiServerInstances.from_kubeconfig(write_kubeconfig(tmp_path, gone))
+    with pytest.raises(ClusterError, match="cannot be asked"):
+        instances.get("default", "one")
+    with pytest.raises(ClusterError, match="cannot be watched"):
+        next(instances.watch("1", threading.Event()))
+
+
+def test_a_bug_of_the_simulation_is_told_when_it_is_left(hosts: list[SimulatedHost]) -> None:
+    class Broken:
+        def get(self, namespace: str, name: str) -> dict[str, Any] | None:
+            raise RuntimeError(name)
+
+        def read_all(self) -> tuple[list[dict[str, Any]], str]:
+            raise RuntimeError
+
+        def watch(
+            self, version: str, stop: threading.Event
+        ) -> Iterator[tuple[str, dict[str, Any]]]:
+            raise RuntimeError(version)
+
+        def patch(
+            self, namespace: str, name: str, operations: list[dict[str, Any]]
+        ) -> dict[str, Any]:
+            raise RuntimeError(name)
+
+    def leave() -> None:
+        with SimulatedKubeVirt(hosts, FILES, instances=Broken()) as broken:
+            with pytest.raises(ClusterError):
+                broken.create(make_vmi(Mode.SEV))
+            time.sleep(0.1)
+
+    with pytest.raises(InternalError):
+        leave()
 
 
 def sevkit(folder: Path, *arguments: str) -> str:

@@ -41,7 +41,7 @@ _PAUSE: Final = 0.2
 #: More steps than one VMI ever takes at once: Pending to Running are four.
 _STEPS: Final = 8
 #: After these a VMI has no launcher any more.
-_LAST: Final = frozenset({Step.REPORT_END, Step.LOSE_LAUNCHER, Step.END})
+_LAST: Final = frozenset({Step.LOSE_LAUNCHER, Step.END})
 
 
 @final
@@ -134,7 +134,8 @@ class Controller:
             except InstanceMissing:
                 self._drop(key)
             except ClusterError:
-                self._queue.add_at(key, self._clock() + _PAUSE)
+                self._stop.wait(_PAUSE)  # in true time, whatever the clock is
+                self._queue.add(key)
             except Exception as error:  # noqa: BLE001  # as above
                 self.failures.append(error)
             finally:

@@ -18,6 +18,7 @@ from socketserver import ThreadingTCPServer
 from typing import TYPE_CHECKING, Any, Final, final
 
 from sevkit.testing.key_service_faults import play
+from sevkit.testing.kubevirt import answers
 from sevkit.testing.kubevirt.routes import Request
 
 if TYPE_CHECKING:
@@ -133,6 +134,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer one request, truly or as a fault wants it."""
         body = self._body()
+        if len(body) > BODY_LIMIT:
+            self.close_connection = True
+            self._send(answers.text(413, "413: Request Entity Too Large"), b"")
+            return
         fault = self.server.faults.take(f"{self.command} {self.path}")
         if fault.delay and self.server.stopping.wait(fault.delay):
             self.close_connection = True
@@ -177,13 +182,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _body(self) -> bytes:
+        """Return the body, or as much of it as shows that it is too large."""
         if "chunked" in self.headers.get("Transfer-Encoding", "").casefold():
             return self._chunks()
         length = self.headers.get("Content-Length", "0")
-        if not length.isdecimal() or int(length) > BODY_LIMIT:
-            self.close_connection = True
-            return b""
-        return self.rfile.read(int(length))
+        wanted = int(length) if length.isdecimal() else 0
+        return self.rfile.read(min(wanted, BODY_LIMIT + 1))
 
     def _chunks(self) -> bytes:
         body = b""

@@ -80,7 +80,7 @@ class MemoryInstances:
         self._changed: Final = threading.Condition()
         self._instances: Final[dict[Key, Document]] = {}
         self._history: Final[list[tuple[int, str, Document]]] = []
-        self._version = 0
+        self._version = 1  # to watch from 0 means from anywhere
         self._forgotten = 0
 
     def create(self, document: Document) -> Document:

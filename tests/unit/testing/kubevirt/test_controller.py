@@ -34,17 +34,15 @@ class Troubled:
 
     def __init__(self, memory: MemoryInstances) -> None:
         self.memory = memory
-        self.troubles: list[Exception] = [InstanceConflict("changed"), ClusterError("timeout")]
-
-    def _trouble(self) -> None:
-        if self.troubles:
-            raise self.troubles.pop()
+        self.of_lists: list[Exception] = [ClusterError("timeout")]
+        self.of_patches: list[Exception] = [InstanceConflict("changed"), ClusterError("timeout")]
 
     def get(self, namespace: str, name: str) -> dict[str, Any] | None:
         return self.memory.get(namespace, name)
 
     def read_all(self) -> tuple[list[dict[str, Any]], str]:
-        self._trouble()
+        if self.of_lists:
+            raise self.of_lists.pop()
         return self.memory.read_all()
 
     def watch(self, version: str, stop: threading.Event) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -54,7 +52,8 @@ class Troubled:
                 return  # as a server ends a watch
 
     def patch(self, namespace: str, name: str, operations: list[dict[str, Any]]) -> dict[str, Any]:
-        self._trouble()
+        if self.of_patches:
+            raise self.of_patches.pop()
         return self.memory.patch(namespace, name, operations)
 
 
@@ -101,7 +100,7 @@ def test_conflicts_timeouts_and_watches_that_end_only_delay(lead: Callable[..., 
         names = [create(memory) for _ in range(5)]
         for name in names:
             until(memory, name, "Running")
-    assert troubled.troubles == []
+    assert troubled.of_lists == troubled.of_patches == []
 
 
 def test_a_vmi_that_another_left_running_is_lost(lead: Callable[..., Any]) -> None:

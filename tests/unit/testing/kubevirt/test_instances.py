@@ -88,6 +88,10 @@ def test_a_watch_goes_on_from_the_version_it_is_given() -> None:
     assert seen == [("ADDED", "two"), ("MODIFIED", "one")]
 
 
+def test_the_version_of_an_empty_store_can_be_watched_from() -> None:
+    assert MemoryInstances().read_all() == ([], "1")
+
+
 def test_a_watch_from_too_long_ago_is_refused() -> None:
     instances = MemoryInstances()
     instances.create(named("one"))

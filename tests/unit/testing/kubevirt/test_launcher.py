@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sevkit.abi.report import parse_report
 from sevkit.attest.sev_session import new_packet
 from sevkit.measure.launch_digest import compute_snp_digest
 from sevkit.measure.terms import Mode
@@ -17,6 +18,7 @@ from sevkit.testing.kubevirt.lies import Lies
 from sevkit.testing.kubevirt.lifecycle import DomainOff
 from sevkit.testing.kubevirt.owner_side import TABLE, OwnerSide, make_vmi
 from sevkit.testing.kubevirt.qemu_words import LauncherError
+from sevkit.testing.snp_guest import GuestChannel
 from sevkit.testing.virtual_machine import SevMachine, SnpMachine
 
 if TYPE_CHECKING:
@@ -101,7 +103,10 @@ def test_an_snp_guest_has_kubevirts_policy_and_the_digest_of_its_firmware(
     guest = launcher.host.processor.snp_guests[machine.context]
     registers = wish.registers(launcher.host.product)
     assert guest.policy == 0x30000
-    assert guest.digest == compute_snp_digest(firmware, registers, wish.vcpus)
+    digest = compute_snp_digest(firmware, registers, wish.vcpus)
+    assert guest.digest == digest
+    report = parse_report(GuestChannel(launcher.host.kvm, machine).get_report(bytes(64)))
+    assert (report.policy, report.measurement) == (0x30000, digest)
 
 
 def test_the_answer_names_the_declared_firmware_and_the_policy(

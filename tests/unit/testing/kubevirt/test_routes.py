@@ -164,7 +164,7 @@ def test_a_watch_starts_with_what_is_there_and_tells_when_it_is_too_old(
     for number in range(1100):
         add = {"op": "add", "path": "/status", "value": {"n": number}}
         instances.patch("ns", "one", [add])
-    old = routes.answer(Request("GET", f"{VMIS}?watch=true&resourceVersion=1")).stream
+    old = routes.answer(Request("GET", f"{VMIS}?watch=true&resourceVersion=2")).stream
     assert old is not None
     error = json.loads(next(old))
     assert (error["type"], error["object"]["code"]) == ("ERROR", 410)
