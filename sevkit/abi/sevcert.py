@@ -131,8 +131,10 @@ def parse_sev_certificate(data: bytes, *, name: str = "SEV certificate") -> SevC
 
     Source: 55766 appendix C.1. Raises ``FormatError`` for another version, unknown usages and
     algorithms, a key that does not fit its algorithm, and any reserved or padding byte that is
-    not zero. A slot without a signature is marked INVALID; in a CEK it may also be all zero. That
-    the point lies on its curve is found out when the key is loaded.
+    not zero, with one exception: what follows the key of an OCA. Owners make it with tools of their
+    own, some of which left memory there, firmware does not look, and the signatures cover it as it
+    is. A slot without a signature is marked INVALID; in a CEK it may also be all zero. That the
+    point lies on its curve is found out when the key is loaded.
     """
     try:
         record = SEV_CERTIFICATE.parse(data)
@@ -150,7 +152,12 @@ def parse_sev_certificate(data: bytes, *, name: str = "SEV certificate") -> SevC
     if algorithm in RSA:
         key = _parse_rsa_key(record.raw("pubkey"), name)
     else:
-        key = parse_public_key(record.raw("pubkey"), structure=name, offset=KEY_OFFSET)
+        key = parse_public_key(
+            record.raw("pubkey"),
+            structure=name,
+            offset=KEY_OFFSET,
+            check_reserved=usage is not Usage.OCA,
+        )
     signatures = []
     for slot, offset in _SLOTS:
         if usage is Usage.CEK and not any(data[offset : offset + _SLOT_SIZE]):

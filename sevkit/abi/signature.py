@@ -123,11 +123,18 @@ class EcPublicKey:
 
 
 def parse_public_key(
-    data: bytes, *, structure: str = "ECDSA public key", offset: int = 0
+    data: bytes,
+    *,
+    structure: str = "ECDSA public key",
+    offset: int = 0,
+    check_reserved: bool = True,
 ) -> EcPublicKey:
-    """Return the public key in 1028 bytes of AMD's format. Raises ``FormatError``."""
+    """Return the public key in 1028 bytes of AMD's format. Raises ``FormatError``.
+
+    ``check_reserved=False`` is for keys that no firmware wrote, see ``parse_sev_certificate``.
+    """
     try:
-        record = PUBLIC_KEY.parse(data)
+        record = PUBLIC_KEY.parse(data, check_reserved=check_reserved)
     except FormatError as error:
         where = None if error.offset is None else offset + error.offset
         raise FormatError(structure, f"public key: {error.message}", offset=where) from error

@@ -110,6 +110,18 @@ def test_a_platform_owner_may_have_an_rsa_key(sev_roots: SimulatedRoots) -> None
     assert parsed.key == key
 
 
+@pytest.mark.parametrize("offset", [0xA4, 0x200, 0x413])
+def test_what_an_owners_tool_left_behind_its_key_is_not_looked_at(
+    sev_platform: SimulatedPlatform, offset: int
+) -> None:
+    chain = sev_platform.chain
+    found = parse_sev_certificate(changed(chain.oca.data, offset, b"\xb9"))
+    assert found.key == chain.oca.key
+    for firmwares in (chain.pdh, chain.pek, chain.cek):
+        with pytest.raises(FormatError, match="reserved"):
+            parse_sev_certificate(changed(firmwares.data, offset, b"\xb9"))
+
+
 def test_an_rsa_key_of_a_size_that_amd_does_not_use_is_refused(sev_roots: SimulatedRoots) -> None:
     key = rsa_public_key(sev_roots.ask_key)
     data = encode_sev_certificate(Usage.OCA, Algorithm.RSA_SHA256, key)

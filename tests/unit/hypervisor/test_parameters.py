@@ -50,10 +50,10 @@ def test_a_real_hosts_certificates_are_read(corpus: Path) -> None:
     answer = json.loads(path.read_text())
     values = answer.get("return", answer)
     found = parse_node_sev_info(values)
-    # Its OCA has rubbish where zeros belong, so that the chain as a whole is not well-formed.
-    usages = [parse_sev_certificate(found.pdh).usage]
-    usages += [parse_sev_certificate(found.cert_chain[i : i + SIZE]).usage for i in (0, 2 * SIZE)]
-    assert usages == [Usage.PDH, Usage.PEK, Usage.CEK]
+    chain = found.pdh + found.cert_chain
+    parts = (chain[start : start + SIZE] for start in range(0, len(chain), SIZE))
+    usages = [parse_sev_certificate(part).usage for part in parts]
+    assert usages == [Usage.PDH, Usage.PEK, Usage.OCA, Usage.CEK]
     assert (found.cbitpos, found.reduced_phys_bits) == (51, 1)
     assert found.cpu0_id is not None
     assert len(found.cpu0_id) == 64
