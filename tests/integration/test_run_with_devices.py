@@ -217,12 +217,17 @@ def test_without_an_answer_cpuid_is_the_processors(run: Run, program: Path) -> N
     assert run(program).stdout == real
 
 
-def test_an_error_in_the_answer_ends_the_program_and_is_raised(run: Run, program: Path) -> None:
+def test_an_error_in_the_answer_ends_the_program_and_is_raised(
+    run: Run, program: Path, tmp_path: Path
+) -> None:
     def broken(_leaf: int, _subleaf: int) -> tuple[int, int, int, int]:
         raise ZeroDivisionError
 
+    words = f"sleep 60 & echo $! $$ > pids; exec {program}"
     with pytest.raises(ZeroDivisionError):
-        run(program, cpuid=broken)
+        run("sh", "-c", words, cwd=tmp_path, cpuid=broken)
+    assert status_of((tmp_path / "pids").read_text().split()[1]) == ""
+    assert_gone(tmp_path / "pids")
 
 
 def test_devices_that_everybody_sees_are_found_too(tmp_path: Path) -> None:

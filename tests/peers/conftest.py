@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from hack import debian
 from sevkit.abi.product import SNP_LINES, ProductLine
 from sevkit.testing.snp_chain import SimulatedRoots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
 def find_program() -> Callable[[str, str], Path]:
     """Returns the path of a peer's program; skips the test if the peer is not installed."""
-    fallback = Path.home() / ".cache" / "sevkit" / "peers"
-    folder = Path(os.environ.get("SEVKIT_PEERS") or fallback)
+    folder = debian.cache_folder("SEVKIT_PEERS", "peers")
 
     def find(peer: str, program: str) -> Path:
         path = folder / peer / "bin" / program
         if not os.access(path, os.X_OK):
-            pytest.skip(f"no {peer} in {folder}: hack/peers installs it")
+            why = debian.read_record(folder).get(peer, {}).get("reason", "hack/peers installs it")
+            pytest.skip(f"no {peer} in {folder}: {why}")
         return path
 
     return find

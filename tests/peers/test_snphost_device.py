@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from sevkit.abi.product import ProductLine
     from sevkit.abi.tcb import TcbVersion
+    from sevkit.testing import sev_chain
     from sevkit.testing.host.spec import HostSpec
     from sevkit.testing.snp_chain import SimulatedRoots
 
@@ -78,6 +79,12 @@ def snphost(find_program: Callable[[str, str], Path]) -> Path:
     return find_program("snphost", "snphost")
 
 
+@pytest.fixture(scope="module")
+def sev_roots() -> sev_chain.SimulatedRoots:
+    """SEV's own roots, which no question here is about; keys take time to make."""
+    return make_roots()
+
+
 @pytest.fixture(params=HOSTS)
 def spec(request: pytest.FixtureRequest) -> HostSpec:
     return PRESETS[request.param]
@@ -87,6 +94,7 @@ def spec(request: pytest.FixtureRequest) -> HostSpec:
 def host(
     spec: HostSpec,
     snphost: Path,
+    sev_roots: sev_chain.SimulatedRoots,
     roots_of: Mapping[ProductLine, SimulatedRoots],
     tmp_path: Path,
 ) -> Iterator[Host]:
@@ -94,7 +102,7 @@ def host(
     assert product is not None
     roots = roots_of[product.line]
     processor = SecureProcessor(
-        ChipIdentity(product, make_roots(), roots),
+        ChipIdentity(product, sev_roots, roots),
         asids=AsidRange(spec.bios.max_asid, spec.bios.min_sev_asid),
     )
     processor.snp.init()
@@ -248,7 +256,9 @@ def test_it_loads_a_vlek_that_was_wrapped_for_this_chip(host: Host, tmp_path: Pa
 
 
 def test_a_vlek_for_another_chip_is_refused(host: Host, tmp_path: Path) -> None:
-    other = ChipIdentity(host.processor.identity.product, make_roots(), host.roots)
+    other = ChipIdentity(
+        host.processor.identity.product, host.processor.identity.sev_roots, host.roots
+    )
     vlek = Vlek(host.roots, host.processor.snp.reported_tcb)
     stick = tmp_path / "hashstick.bin"
     stick.write_bytes(other.seal_hashstick(vlek))

@@ -60,8 +60,26 @@ class CpuidTracer:
     def run(self) -> int:
         """Return the child's exit code, or minus the signal that killed it.
 
-        What it leaves running is killed, as far as it was traced, when this thread ends.
+        What it leaves running is killed, as far as it was traced, when this thread ends. If an
+        answer raises, the child is ended first.
         """
+        try:
+            return self._follow()
+        except ChildProcessError:
+            raise  # somebody else waited for it, and its number may be another's
+        except Exception:
+            os.kill(self._child, ptrace.SIGKILL)
+            self._ending()
+            self._reap()
+            raise
+
+    def _reap(self) -> None:
+        """Wait for the killed child; its traced threads have to be waited for before itself."""
+        thread, status = 0, 0
+        while thread != self._child or os.WIFSTOPPED(status):
+            thread, status = os.waitpid(-1, _OURS)
+
+    def _follow(self) -> int:
         while True:
             news = os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOWAIT | _OURS)
             if news is None:  # only with WNOHANG

@@ -27,6 +27,10 @@ BUFFER_SIZE: Final = 32768
 _MAX_WRITE: Final = 4096
 #: Names and attributes never change, so that the kernel may keep them, for this many seconds.
 _VALID: Final = 86400
+#: After this many seconds, and up to 15 more, the kernel gives up on a request. A process that is
+#: killed while it waits for a server of its own would else never end: its threads cannot answer
+#: any more, and what they left open keeps the connection alive.
+REQUEST_TIMEOUT: Final = 30
 
 
 class Opcode(IntEnum):
@@ -56,6 +60,15 @@ class Opcode(IntEnum):
     BATCH_FORGET = 42
 
 
+class InitFlag(IntFlag):
+    """What the kernel offers at INIT, 64 bits; no other feature is taken."""
+
+    #: There are more than 32 flags.
+    EXTENDED = 1 << 30
+    #: The kernel ends the connection if a request is not answered in time (from Linux 6.14 on).
+    REQUEST_TIMEOUT = 1 << 42
+
+
 class OpenFlag(IntFlag):
     """What the answer to OPEN may ask for."""
 
@@ -67,8 +80,9 @@ class OpenFlag(IntFlag):
 
 _HEADER: Final = struct.Struct("<IIQQIIIHH")
 _REPLY: Final = struct.Struct("<IiQ")
-_INIT_IN: Final = struct.Struct("<II")
-_INIT_OUT: Final = struct.Struct("<IIIIHHIIHHI28x")
+_INIT_IN: Final = struct.Struct("<IIIII")
+_INIT_IN_SHORT: Final = struct.Struct("<IIII")
+_INIT_OUT: Final = struct.Struct("<IIIIHHIIHHIIH22x")
 _OPEN_IN: Final = struct.Struct("<II")
 _OPEN_OUT: Final = struct.Struct("<QII")
 _HANDLE_IN: Final = struct.Struct("<Q")
@@ -144,10 +158,17 @@ def parse_name(buffer: bytearray, size: int) -> str:
     return name.decode("utf-8", errors="surrogateescape")
 
 
-def parse_init(buffer: bytearray, size: int) -> tuple[int, int]:
-    """Return the kernel's major and minor protocol version."""
-    major, minor = _unpack(_INIT_IN, buffer, size, "INIT")
-    return major, minor
+def parse_init(buffer: bytearray, size: int) -> tuple[int, int, InitFlag]:
+    """Return the kernel's major and minor protocol version, and what it offers.
+
+    The upper half of the flags is read only where there is one: older kernels send 16 bytes.
+    """
+    short = size < HEADER_SIZE + _INIT_IN.size
+    layout = _INIT_IN_SHORT if short else _INIT_IN
+    major, minor, _readahead, flags, *more = _unpack(layout, buffer, size, "INIT")
+    if more and flags & InitFlag.EXTENDED:
+        flags |= more[0] << 32
+    return major, minor, InitFlag(flags & sum(InitFlag))
 
 
 def parse_open(buffer: bytearray, size: int) -> int:
@@ -185,11 +206,13 @@ def encode_error(unique: int, errno: int) -> bytes:
     return _REPLY.pack(_REPLY.size, -errno, unique)
 
 
-def encode_init(unique: int) -> bytes:
-    """Return the answer to INIT: no optional feature, and writes of one page."""
-    return encode_reply(
-        unique, _INIT_OUT.pack(MAJOR, MINOR, _MAX_WRITE, 0, 12, 10, _MAX_WRITE, 1, 0, 0, 0)
-    )
+def encode_init(unique: int, offered: InitFlag) -> bytes:
+    """Return the answer to INIT: writes of one page, and a time limit if the kernel can keep it."""
+    timed = InitFlag.EXTENDED | InitFlag.REQUEST_TIMEOUT
+    taken = timed if offered & timed == timed else InitFlag(0)
+    words = (taken & 0xFFFF_FFFF, 12, 10, _MAX_WRITE, 1, 0, 0, taken >> 32)
+    limit = REQUEST_TIMEOUT if taken else 0
+    return encode_reply(unique, _INIT_OUT.pack(MAJOR, MINOR, _MAX_WRITE, *words, 0, limit))
 
 
 def encode_entry(unique: int, attributes: Attributes) -> bytes:

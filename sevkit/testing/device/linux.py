@@ -20,7 +20,7 @@ CLONE_NEWNS: Final = 0x0002_0000
 
 #: The most that is read from a caller or written to it at once; no SEV structure comes near.
 MAX_COPY: Final = 1 << 20
-_ADDRESSES: Final = 1 << 64
+_ADDRESSES: Final = (1 << 64) - 1
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -71,54 +71,60 @@ def unshare_mounts() -> None:
     mount("none", Path("/"), "none", MountFlag.REC | MountFlag.SLAVE)
 
 
-#: struct iovec as two words, because a class of ctypes costs more than the call.
-_iovec: Final = struct.Struct("<QQ").pack
 for _function in (_libc.process_vm_readv, _libc.process_vm_writev):
     _function.restype = ctypes.c_ssize_t
     _function.argtypes = (
         ctypes.c_int,
-        ctypes.c_char_p,
+        ctypes.c_void_p,
         ctypes.c_ulong,
-        ctypes.c_char_p,
+        ctypes.c_void_p,
         ctypes.c_ulong,
         ctypes.c_ulong,
     )
+#: Two struct iovec: here and there.
+_IOVECS: Final = struct.Struct("<QQQQ")
+_ROOM: Final = 4096
 
 
 @final
 class ProcessMemory:
-    """A process' memory, reached with process_vm_readv(2) and process_vm_writev(2)."""
+    """A process' memory, reached with process_vm_readv(2) and process_vm_writev(2).
 
-    __slots__ = ("_pid",)
+    For one thread at a time: it keeps the room that it copies through, because to make some costs
+    as much as the copy.
+    """
+
+    __slots__ = ("_address", "_room", "_view", "pid")
 
     def __init__(self, pid: int) -> None:
-        self._pid: Final = pid
+        self.pid: Final = pid
+        self._make_room(_ROOM)
 
     def read(self, address: int, size: int) -> bytes:
         """Return ``size`` bytes at ``address``; raises ``OSError`` (EFAULT)."""
-        return self._copy(_libc.process_vm_readv, address, bytes(_bounded(size)))
+        self._copy(_libc.process_vm_readv, address, size, b"")
+        return self._view[_IOVECS.size : _IOVECS.size + size].tobytes()
 
     def write(self, address: int, data: bytes) -> None:
         """Write ``data`` at ``address``; raises ``OSError`` (EFAULT)."""
-        _bounded(len(data))
-        self._copy(_libc.process_vm_writev, address, data)
+        self._copy(_libc.process_vm_writev, address, len(data), data)
 
-    def _copy(self, function: Callable[..., int], address: int, data: bytes) -> bytes:
-        size = len(data)
-        if not size:
-            return data
+    def _make_room(self, size: int) -> None:
+        self._room = ctypes.create_string_buffer(_IOVECS.size + size)
+        self._view = memoryview(self._room).cast("B")
+        self._address = ctypes.addressof(self._room)
+
+    def _copy(self, function: Callable[..., int], address: int, size: int, data: bytes) -> None:
         # PID 0 is a caller that the kernel cannot name.
-        if self._pid > 0 and 0 <= address <= _ADDRESSES - size:
-            local = ctypes.create_string_buffer(data, size)
-            here = _iovec(ctypes.addressof(local), size)
-            if function(self._pid, here, 1, _iovec(address, size), 1, 0) == size:
-                return local.raw
+        if self.pid > 0 and 0 <= size <= MAX_COPY and 0 <= address <= _ADDRESSES - size:
+            if size > len(self._view) - _IOVECS.size:
+                self._make_room(size)
+            here, room = self._address, self._address + _IOVECS.size
+            _IOVECS.pack_into(self._view, 0, room, size, address, size)
+            if data:
+                self._view[_IOVECS.size : _IOVECS.size + size] = data
+            if not size or function(self.pid, here, 1, here + _IOVECS.size // 2, 1, 0) == size:
+                return
         # Also where the caller is gone (ESRCH) or out of reach (EPERM): to a driver, its memory
         # is simply not there.
         raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
-
-
-def _bounded(size: int) -> int:
-    if not 0 <= size <= MAX_COPY:
-        raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
-    return size

@@ -54,6 +54,7 @@ class DeviceServer:
         self._nodes: Final = nodes
         self._handles: Final[dict[int, _Opened]] = {}
         self._next_handle = 1
+        self._memory = ProcessMemory(0)
         self.defects: Final[list[Exception]] = []
         self._answers: Final[dict[int, Callable[[Header, bytearray, int], bytes]]] = {
             Opcode.IOCTL: self._ioctl,
@@ -141,8 +142,9 @@ class DeviceServer:
             raise OSError(errno.ENOTTY, "not driven by ioctls")
         by_value = not asked.request >> 16 & 0x3FFF
         argument = asked.argument.to_bytes(8, "little") if by_value else asked.data
-        memory = ProcessMemory(header.pid)
-        reply = opened.driven.ioctl(asked.request, argument, memory, writable=opened.writable)
+        if self._memory.pid != header.pid:
+            self._memory = ProcessMemory(header.pid)
+        reply = opened.driven.ioctl(asked.request, argument, self._memory, writable=opened.writable)
         return fuse.encode_ioctl(header.unique, reply.result, reply.data[: asked.out_size])
 
     def _read(self, header: Header, buffer: bytearray, size: int) -> bytes:
@@ -198,7 +200,7 @@ class DeviceServer:
         return fuse.encode_reply(header.unique, fuse.STATFS_OUT)
 
     def _init(self, header: Header, buffer: bytearray, size: int) -> bytes:
-        major, minor = fuse.parse_init(buffer, size)
+        major, minor, offered = fuse.parse_init(buffer, size)
         if major != fuse.MAJOR or minor < fuse.MINOR:
             raise OSError(errno.EPROTO, f"FUSE {major}.{minor}")
-        return fuse.encode_init(header.unique)
+        return fuse.encode_init(header.unique, offered)

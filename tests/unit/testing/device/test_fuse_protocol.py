@@ -6,7 +6,7 @@ import pytest
 
 from sevkit.errors import FormatError
 from sevkit.testing.device import fuse_protocol as fuse
-from sevkit.testing.device.fuse_protocol import Attributes, Header, OpenFlag
+from sevkit.testing.device.fuse_protocol import Attributes, Header, InitFlag, OpenFlag
 
 ATTRIBUTES = Attributes(7, folder=False, mode=0o600)
 
@@ -36,7 +36,7 @@ def test_a_request_that_is_not_as_long_as_it_says_is_refused(data: bytes) -> Non
 @pytest.mark.parametrize(
     ("parser", "size"),
     [
-        (fuse.parse_init, 8),
+        (fuse.parse_init, 16),
         (fuse.parse_open, 8),
         (fuse.parse_handle, 8),
         (fuse.parse_read, 20),
@@ -76,7 +76,7 @@ def test_an_ioctl_with_other_data_than_it_says_is_refused(in_size: int) -> None:
     ("reply", "size"),
     [
         (fuse.encode_reply(9), 0),
-        (fuse.encode_init(9), 64),
+        (fuse.encode_init(9, InitFlag(0)), 64),
         (fuse.encode_entry(9, ATTRIBUTES), 128),
         (fuse.encode_attributes(9, ATTRIBUTES), 104),
         (fuse.encode_open(9, 1, OpenFlag.DIRECT_IO), 16),
@@ -86,6 +86,29 @@ def test_an_ioctl_with_other_data_than_it_says_is_refused(in_size: int) -> None:
 def test_an_answer_has_the_size_of_the_kernels_structure(reply: bytes, size: int) -> None:
     assert struct.unpack_from("<IiQ", reply) == (16 + size, 0, 9)
     assert len(reply) == 16 + size
+
+
+@pytest.mark.parametrize(
+    ("body", "offered"),
+    [
+        (struct.pack("<IIII", 7, 31, 65536, 0xFFFF_FFFF), InitFlag.EXTENDED),
+        (struct.pack("<IIIII44x", 7, 45, 65536, 1 << 30, 1 << 10), InitFlag(1 << 30 | 1 << 42)),
+        (struct.pack("<IIIII44x", 7, 36, 65536, 0, 1 << 10), InitFlag(0)),
+    ],
+)
+def test_what_the_kernel_offers_is_read_where_it_says_so(body: bytes, offered: InitFlag) -> None:
+    major, minor, *_ = struct.unpack_from("<II", body)
+    assert fuse.parse_init(*parse(request(26, body))) == (major, minor, offered)
+
+
+def test_a_time_limit_is_asked_for_only_where_the_kernel_offers_one() -> None:
+    timed = fuse.encode_init(9, InitFlag.EXTENDED | InitFlag.REQUEST_TIMEOUT)[16:]
+    assert struct.unpack_from("<I", timed, 12) == (1 << 30,)
+    assert struct.unpack_from("<I", timed, 32) == (1 << 10,)
+    assert struct.unpack_from("<H", timed, 40) == (fuse.REQUEST_TIMEOUT,)
+    for offered in (InitFlag(0), InitFlag.EXTENDED):
+        untimed = fuse.encode_init(9, offered)[16:]
+        assert not any(untimed[12:16] + untimed[32:])
 
 
 def test_an_error_is_a_negative_errno_alone() -> None:

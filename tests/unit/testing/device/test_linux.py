@@ -41,6 +41,15 @@ def test_nothing_is_read_or_written_where_the_size_is_0(memory: ProcessMemory) -
     memory.write(0, b"")
 
 
+def test_more_than_a_page_is_copied_whole(memory: ProcessMemory) -> None:
+    room = ctypes.create_string_buffer(3 * 4096)
+    data = bytes(range(256)) * 48
+    memory.write(ctypes.addressof(room), data)
+    assert room.raw == data
+    assert memory.read(ctypes.addressof(room), len(data)) == data
+    assert memory.read(ctypes.addressof(room) + 1, 3) == b"\1\2\3"
+
+
 @pytest.mark.parametrize(
     ("address", "size"),
     [
