@@ -80,7 +80,8 @@ def test_the_list_as_json_says_where_each_defect_can_be(capsys: pytest.CaptureFi
     ("words", "message"),
     [
         ([], "which host?"),
-        (["genoa"], "where to?"),
+        (["genoa"], "--out DIR, or -- PROGRAM"),
+        (["genoa", "--out", "x", "--", "true"], "--out DIR, or -- PROGRAM"),
         (["genoa", "--list"], "--list goes alone"),
         (["--list", "--defect", "smee-off"], "--list goes alone"),
         (["pentium", "--out", "x"], "pentium"),
