@@ -17,7 +17,7 @@ import functools
 import importlib
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
-from sevkit.errors import UsageError
+from sevkit.errors import HypervisorError, UsageError
 from sevkit.hypervisor.libvirt_errors import LibvirtCode, translate_error
 from sevkit.hypervisor.parameters import (
     MEASUREMENT,
@@ -128,8 +128,9 @@ class LibvirtHypervisor:
 
     def domain(self, name: str) -> LibvirtDomain:
         """Return a domain by its name, as the Protocol has it."""
-        found = _call(f"domain {name!r}", self.connection(writable=False).lookupByName, name)
-        return LibvirtDomain(self, name, found.UUIDString())
+        doing = f"domain {name!r}"
+        found = _call(doing, self.connection(writable=False).lookupByName, name)
+        return LibvirtDomain(self, name, str(_call(doing, found.UUIDString)))
 
     def close(self) -> None:
         """Close all connections; domains of this object cannot be used after it."""
@@ -172,7 +173,9 @@ class LibvirtDomain:
     def state(self) -> DomainState:
         """Return what the domain is doing, as the Protocol has it."""
         number, _ = self._do("state of domain", "state", 0, writable=False)
-        return _STATES[number] if 0 <= number < len(_STATES) else DomainState.NO_STATE
+        if not 0 <= number < len(_STATES):
+            raise HypervisorError(f"state of domain {self.name!r}: {number} is not known")
+        return _STATES[number]
 
     def launch_security_info(self) -> LaunchSecurityInfo:
         """Return the launch measurement, as the Protocol has it."""

@@ -181,9 +181,9 @@ class DomainLaunch:
 
 def _read_below(root: Path, path: str) -> bytes | None:
     """Return the contents of ``path`` under ``root``, which nothing leads out of, or None."""
-    top = root.resolve()
-    found = (top / path.lstrip("/")).resolve()
     try:
+        top = root.resolve()
+        found = (top / path.lstrip("/")).resolve()
         return found.read_bytes() if found.is_relative_to(top) else None
     except (OSError, ValueError):
         return None

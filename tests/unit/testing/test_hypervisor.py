@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sevkit.attest.sev_session import LaunchSession
+    from sevkit.hypervisor.protocol import Hypervisor
     from sevkit.testing.hypervisor.domain import SimulatedDomain
 
 LOADER: Final = "/usr/share/OVMF/OVMF.amdsev.fd"
@@ -198,7 +199,7 @@ def test_an_older_libvirt_leaves_out_what_it_did_not_know(
     chip: bool,
     security: tuple[str, ...] | None,
 ) -> None:
-    hypervisor = SimulatedHypervisor(kvm, software=Software(libvirt))
+    hypervisor: Hypervisor = SimulatedHypervisor(kvm, software=Software(libvirt))
     found = parse_domain_capabilities(hypervisor.domain_capabilities())
     assert found.sev is not None
     assert (found.sev.max_guests is not None) is counts
@@ -351,9 +352,10 @@ def test_files_can_be_a_folder_and_nothing_outside_it(kvm: SimulatedKvm, tmp_pat
     (tmp_path / "outside.fd").write_bytes(FIRMWARE)
     with SimulatedHypervisor(kvm, root) as hypervisor:
         hypervisor.define(domain_xml(loader="/ovmf.fd")).start()
-        outside = hypervisor.define(domain_xml(name="other", loader="/../outside.fd"))
-        with pytest.raises(HypervisorError, match="No such file"):
-            outside.start()
+        for name, path in (("outside", "/../outside.fd"), ("folder", "/"), ("absent", "/no.fd")):
+            other = hypervisor.define(domain_xml(name=name, loader=path))
+            with pytest.raises(HypervisorError, match=f"'{path}': No such file"):
+                other.start()
 
 
 def test_a_session_for_another_policy_is_refused_by_the_firmware(
@@ -365,6 +367,16 @@ def test_a_session_for_another_policy_is_refused_by_the_firmware(
         domain.start()
     assert domain.state() is DomainState.SHUT_OFF
     assert kvm.asids.current == {"sev": 0, "sev_es": 0}
+
+
+def test_a_processor_that_dies_at_the_launch_ends_it(
+    kvm: SimulatedKvm, hypervisor: SimulatedHypervisor
+) -> None:
+    domain = hypervisor.define(domain_xml())
+    kvm.processor.faults.hang("LAUNCH_START")
+    with pytest.raises(HypervisorError, match="did not answer"):
+        domain.start()
+    assert domain.state() is DomainState.SHUT_OFF
 
 
 def test_a_host_without_a_free_asid_starts_no_more(
