@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hack import debian
-from sevkit.abi.product import ProductLine
+from hack.bench_simulation import BOUND, SIZES, launch_tasks
+from sevkit.abi.product import Product, ProductLine
 from sevkit.abi.report import parse_report
 from sevkit.attest.chain import verify_chain, verify_vek
 from sevkit.attest.checks import SNP_REPORT
@@ -38,13 +39,23 @@ from sevkit.measure.ovmf import PAGE
 from sevkit.measure.sweep import Cpu, Request, compute_digests
 from sevkit.measure.terms import MAX_VCPUS, Mode
 from sevkit.measure.vcpu import CPU_MODELS, Registers
+from sevkit.testing.device.ioctl import IoctlReply
+from sevkit.testing.device.mount import FuseDevices, unavailable_reason
+from sevkit.testing.device.speed import measure_ioctls
+from sevkit.testing.driver import SevDevice
 from sevkit.testing.firmware import FirmwareImage, encode_firmware
+from sevkit.testing.secure_processor.identity import ChipIdentity
+from sevkit.testing.secure_processor.processor import SecureProcessor
+from sevkit.testing.sev_chain import make_roots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
+
+    from sevkit.testing.device.ioctl import CallerMemory
 
 _VECTORS: Final = Path(__file__).resolve().parent.parent / "tests/vectors/data/sev-crate"
 _FIRMWARE_SIZE: Final = 4 << 20
+_IOCTLS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +157,45 @@ def report_rows() -> tuple[Row, ...]:
     return (Row("100 reports, chain verified", many, "100 P-384 verifications", bare, 1.2, 21),)
 
 
+def simulation_rows() -> Iterator[Row]:
+    """Yield the rows of simulated hardware: whole launches, and ioctls through FUSE."""
+    for size in SIZES:
+        launch, cryptography = launch_tasks(size)
+        name = f"SEV launch, {size >> 10} KiB"
+        yield Row(name, launch, "the cryptography in it", cryptography, BOUND, 201)
+    reason = unavailable_reason()
+    if reason is not None:
+        print(f"ioctls through FUSE: not measured: {reason}")
+        return
+    processor = SecureProcessor(ChipIdentity(Product.ROME, make_roots()))
+    with FuseDevices({"sev": SevDevice(processor), "empty": _Empty()}) as devices:
+        yield Row(
+            f"{_IOCTLS} ioctls on /dev/sev",
+            lambda: measure_ioctls(devices.path / "sev", _IOCTLS),
+            "on an empty FUSE file",
+            lambda: measure_ioctls(devices.path / "empty", _IOCTLS),
+            BOUND,
+            41,
+        )
+
+
+class _Empty:
+    """A device that does nothing, so that only the way to it is measured."""
+
+    def ioctl(
+        self, request: int, argument: bytes, memory: CallerMemory, *, writable: bool
+    ) -> IoctlReply:
+        del request, memory, writable
+        return IoctlReply(0, argument)
+
+
 #: Every set of rows. A new one is a function that returns rows, and its name here.
-ROWS: Final[tuple[Callable[[], tuple[Row, ...]], ...]] = (digest_rows, report_rows, process_rows)
+ROWS: Final[tuple[Callable[[], Iterable[Row]], ...]] = (
+    digest_rows,
+    report_rows,
+    simulation_rows,
+    process_rows,
+)
 
 
 def _timed(call: Callable[[], object]) -> float:

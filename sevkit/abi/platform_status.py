@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from functools import lru_cache
 from typing import Final, final
 
 from sevkit.abi.layout import Layout, integer
@@ -95,7 +96,13 @@ class PlatformStatus:
 
     def encode(self) -> bytes:
         """Return the 12 bytes that Linux hands out."""
-        return PLATFORM_STATUS.encode({name: getattr(self, name) for name in self.__slots__})
+        return _encode(self)
+
+
+@lru_cache(maxsize=64)
+def _encode(status: PlatformStatus) -> bytes:
+    """Return the bytes of a status; a platform says the same over and over."""
+    return PLATFORM_STATUS.encode({name: getattr(status, name) for name in status.__slots__})
 
 
 @final

@@ -53,6 +53,13 @@ _STATES: Final[Mapping[str, frozenset[PlatformState]]] = {
     "GET_ID": _ANY,
     "DOWNLOAD_FIRMWARE": _UNINIT,
 }
+#: By whether an external owner has the platform, and whether SEV-ES is on: a table, because
+#: putting flags together costs more than all else that an ioctl for the status does.
+_FLAGS: Final = {
+    (owned, es): StatusFlags(StatusFlags.OWNED * owned | StatusFlags.CONFIG_ES * es)
+    for owned in (False, True)
+    for es in (False, True)
+}
 _SIGN: Final = Algorithm.ECDSA_SHA256
 
 
@@ -111,12 +118,14 @@ class SevPlatform:
         """PLATFORM_STATUS (55766 5.5). Before INIT owner, ES and guests read as 0."""
         self.enter("PLATFORM_STATUS")
         version = self._core.firmware.version
-        flags = StatusFlags(0)
-        if self.state is not PlatformState.UNINIT:
-            flags |= StatusFlags.OWNED if self.externally_owned else StatusFlags(0)
-            flags |= StatusFlags.CONFIG_ES if self.es else StatusFlags(0)
+        up = self.state is not PlatformState.UNINIT
         return PlatformStatus(
-            version.major, version.minor, self.state, flags, version.build, self.guest_count()
+            version.major,
+            version.minor,
+            self.state,
+            _FLAGS[up and self.externally_owned, up and self.es],
+            version.build,
+            self.guest_count(),
         )
 
     def pek_gen(self) -> None:
