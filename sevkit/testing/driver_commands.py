@@ -31,7 +31,7 @@ T = TypeVar("T")
 #: The first release that takes down again what it brought up for a command.
 SHUTS_DOWN_AGAIN: Final = (6, 16)
 #: The oldest firmware that Linux initialises SNP with.
-_SNP_SINCE: Final = (1, 51)
+SNP_SINCE: Final = (1, 51)
 
 
 @final
@@ -150,7 +150,7 @@ class Commands:
 
     def _init_snp(self, call: Call) -> None:
         core, snp = self.processor.core, self.processor.snp
-        if core.snp_initialized or core.firmware.version < _SNP_SINCE:
+        if core.snp_initialized or core.firmware.version < SNP_SINCE:
             return
         self.issue(call, snp.init)
         core.wbinvd()

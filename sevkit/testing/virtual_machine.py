@@ -27,6 +27,7 @@ from sevkit.measure.kernel_hashes import (
 from sevkit.measure.launch_digest import check_vcpus
 from sevkit.measure.ovmf import FOUR_GIB, PAGE, SectionType, parse_ovmf
 from sevkit.measure.vcpu import BSP_EIP, encode_vcpu
+from sevkit.testing.driver_commands import SNP_SINCE
 from sevkit.testing.kvm_asids import AsidPool, GuestKind
 from sevkit.testing.secure_processor.snp_guests import PageType
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from sevkit.testing.secure_processor.processor import SecureProcessor
 
 #: Policy bits that KVM passes on to the firmware: the ABI version and these.
-_KVM_POLICY: Final = 0xFFFF | (
+_KVM_POLICY: Final = 0xFFFF | int(
     SnpPolicy.SMT | SnpPolicy.RESERVED_MUST_BE_ONE | SnpPolicy.DEBUG | SnpPolicy.SINGLE_SOCKET
 )
 
@@ -107,7 +108,9 @@ class SimulatedKvm:
     ) -> None:
         self.processor: Final = processor
         self.asids: Final = AsidPool(processor.core.asids, ciphertext_hiding=ciphertext_hiding)
-        if snp and processor.core.line.snp and not processor.core.snp_initialized:
+        core = processor.core
+        able = core.line.snp and core.firmware.version >= SNP_SINCE
+        if snp and able and not core.snp_initialized:
             processor.snp.init()
         if processor.sev.state is PlatformState.UNINIT:
             processor.sev.init(es=bool(self.asids.ranges[GuestKind.SEV_ES]))

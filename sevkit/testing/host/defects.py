@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, final
 
 from sevkit.abi.firmware_status import FirmwareStatus
+from sevkit.abi.sev_es_block import SEV_ES_BLOCKED_FROM
 from sevkit.errors import UsageError
 from sevkit.testing.consistency import check_host
-from sevkit.testing.host.kvm_setup import ES_REFUSED_FROM
 from sevkit.testing.host.presets import PRESETS
 from sevkit.testing.host.spec import Bios, Guests, Iommu, PspHealth, RmpCoverage
 
@@ -117,7 +117,7 @@ def _tcb_snp(above_limit: int) -> Callable[[HostSpec], HostSpec]:
         firmware, product = spec.firmware, spec.cpu.product
         if firmware is None or firmware.current is None or product is None:
             return spec
-        limit = ES_REFUSED_FROM[product.line]
+        limit = SEV_ES_BLOCKED_FROM[product.line]
         tcb = replace(firmware.current, snp=limit + above_limit)
         return _firmware(current=tcb, committed=tcb, reported=tcb)(spec)
 

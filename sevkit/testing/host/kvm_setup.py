@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from sevkit.abi.product import ProductLine
+from sevkit.abi.sev_es_block import SEV_ES_BLOCKED_FROM
 from sevkit.testing.host import linux
 from sevkit.testing.host.encryption import Encryption, Features, parse_encryption
 from sevkit.testing.host.firmware_start import sev_asked
@@ -24,13 +24,6 @@ if TYPE_CHECKING:
 
     from sevkit.testing.host.firmware_start import Started
     from sevkit.testing.host.spec import HostSpec
-
-#: SNP's security version from which firmware refuses SEV-ES once SNP is initialised.
-ES_REFUSED_FROM: Final[Mapping[ProductLine, int]] = {
-    ProductLine.MILAN: 0x1B,
-    ProductLine.GENOA: 0x1B,
-    ProductLine.TURIN: 0x04,
-}
 
 
 @final
@@ -113,7 +106,7 @@ def es_refused(spec: HostSpec) -> bool:
     firmware, product = spec.firmware, spec.cpu.product
     if firmware is None or firmware.current is None or product is None:
         return False
-    return firmware.current.snp >= ES_REFUSED_FROM[product.line]
+    return firmware.current.snp >= SEV_ES_BLOCKED_FROM[product.line]
 
 
 def _hidden_asids(setup: _Setup, found: Technologies) -> int:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, final
 from sevkit.abi.firmware_status import CommandError, FirmwareStatus
 from sevkit.abi.product import ProductLine
 from sevkit.abi.report import FirmwareVersion
+from sevkit.abi.sev_es_block import SEV_ES_BLOCKED_FROM
 from sevkit.abi.tcb import TcbVersion, encode_tcb
 from sevkit.errors import UsageError
 from sevkit.testing.secure_processor.faults import Faults
@@ -35,12 +36,6 @@ DEFAULT_TCBS: Final[Mapping[ProductLine, TcbVersion]] = {
     ProductLine.MILAN: TcbVersion(bootloader=4, tee=0, snp=24, microcode=219),
     ProductLine.GENOA: TcbVersion(bootloader=9, tee=0, snp=23, microcode=72),
     ProductLine.TURIN: TcbVersion(bootloader=1, tee=1, snp=3, microcode=80, fmc=1),
-}
-#: SNP SVN of the current TCB from which on firmware refuses SEV-ES beside SNP (AMD-SB-3023).
-SEV_ES_BLOCKED_FROM: Final[Mapping[ProductLine, int]] = {
-    ProductLine.MILAN: 0x1B,
-    ProductLine.GENOA: 0x1B,
-    ProductLine.TURIN: 0x04,
 }
 #: Versions of attestation reports, each with the first firmware that made it. Version 4 was made by
 #: a few builds between: it is had only by asking for it.

@@ -6,11 +6,10 @@ import pytest
 
 from sevkit.testing.host.booting import boot
 from sevkit.testing.host.defects import with_defects
-from sevkit.testing.host.kvm_setup import ES_REFUSED_FROM, es_refused
+from sevkit.testing.host.kvm_setup import es_refused
 from sevkit.testing.host.presets import PRESETS
 from sevkit.testing.host.spec import HostSpec, Kernel
 from sevkit.testing.host.state import AsidRanges, Technologies, VmTypes
-from sevkit.testing.secure_processor.core import SEV_ES_BLOCKED_FROM
 
 NOTHING = Technologies()
 SEV = Technologies(sev=True)
@@ -156,10 +155,6 @@ def test_firmware_refuses_sev_es_from_its_security_version_on(preset: str) -> No
     assert boot(at).modules["kvm_amd"]["sev_es"] == "Y"
     assert VmTypes.SEV_ES in boot(at).vm_types
     assert VmTypes.SEV_ES not in boot(with_defects(preset, ["es-revoked-by-kernel"])).vm_types
-
-
-def test_kernel_and_processor_agree_from_where_on_it_refuses() -> None:
-    assert ES_REFUSED_FROM == SEV_ES_BLOCKED_FROM
 
 
 def test_firmware_refuses_nothing_while_snp_is_not_initialised() -> None:

@@ -60,8 +60,13 @@ def test_known_draws_make_a_known_guest(chip_of: Callable[[Product], ChipIdentit
 def test_the_mailbox_is_held_by_one_thread_at_a_time(milan: SecureProcessor) -> None:
     milan.sev.init()
     done: list[str] = []
+
+    def other() -> None:
+        with milan.lock:
+            done.append("other")
+
+    thread = threading.Thread(target=other)
     with milan.lock:
-        thread = threading.Thread(target=lambda: (milan.lock.acquire(), done.append("other")))
         thread.start()
         with milan.lock:  # the holder may come again
             milan.sev.status()

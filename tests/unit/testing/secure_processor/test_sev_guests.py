@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -235,21 +236,31 @@ def test_an_encrypted_state_guest_needs_sev_es(
     milan.sev_guests.launch_start(1)
 
 
+@pytest.mark.parametrize(
+    ("product", "last_open"),
+    [
+        (Product.MILAN, TcbVersion(4, 0, 0x1A, 219)),
+        (Product.GENOA, TcbVersion(9, 0, 0x1A, 72)),
+        (Product.TURIN, TcbVersion(1, 1, 3, 80, fmc=1)),
+    ],
+)
 def test_newer_snp_firmware_refuses_sev_es_once_snp_is_initialised(
-    processor_of: ProcessorOf, refusal: Refusal
+    processor_of: ProcessorOf, refusal: Refusal, product: Product, last_open: TcbVersion
 ) -> None:
-    processor = processor_of(Product.TURIN, Firmware(FirmwareVersion(1, 58, 1)))
-    assert processor.core.firmware.tcb is not None
-    assert processor.core.firmware.tcb.snp == 3
-    processor.snp.init()
-    processor.sev.init(es=True)
-    processor.sev_guests.launch_start(ES)  # Turin's is blocked from SVN 4 on
-    blocked = processor_of(Product.MILAN, Firmware(tcb=TcbVersion(4, 0, 0x1B, 219)))
-    blocked.snp.init()
-    blocked.sev.init(es=True)
-    assert refusal(lambda: blocked.sev_guests.launch_start(ES)) is S.UNSUPPORTED
-    assert int(S.UNSUPPORTED) == 0x15
-    blocked.sev_guests.launch_start(1)  # plain SEV goes on
+    for blocked in (False, True):
+        tcb = replace(last_open, snp=last_open.snp + blocked)
+        processor = processor_of(product, Firmware(tcb=tcb))
+        processor.sev.init(es=True)
+        processor.sev_guests.launch_start(ES)  # without SNP every firmware takes it
+        processor.sev.shutdown()
+        processor.snp.init()
+        processor.sev.init(es=True)
+        start = partial(processor.sev_guests.launch_start, ES)
+        if blocked:
+            assert int(refusal(start)) == 0x15
+        else:
+            start()
+        processor.sev_guests.launch_start(1)  # plain SEV goes on
 
 
 def test_a_memory_key_is_shared_between_guests_of_one_policy(
