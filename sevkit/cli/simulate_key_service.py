@@ -9,11 +9,11 @@ import click
 
 from sevkit.abi.product import Product
 from sevkit.cli.base import Command, settings
-from sevkit.cli.files import write_new
 from sevkit.cli.render import show_json
 from sevkit.cli.serving import ListenAddress, until_terminated, wait
+from sevkit.cli.simulated_state import PRODUCTS, open_state, replace_file
 from sevkit.cli.values import WholeNumber
-from sevkit.errors import FormatError, HostReadError, UsageError
+from sevkit.errors import UsageError
 from sevkit.testing.key_service import SimulatedKeyService, processor_provider
 from sevkit.testing.key_service_faults import (
     not_found,
@@ -25,17 +25,15 @@ from sevkit.testing.key_service_faults import (
 from sevkit.testing.key_service_rate import RateLimit
 from sevkit.testing.rehearsal import launch_guest
 from sevkit.testing.secure_processor.processor import SecureProcessor
-from sevkit.testing.simulated_amd import SimulatedAmd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sevkit.testing.key_service_faults import Fault
+    from sevkit.testing.secure_processor.identity import ChipIdentity
 
 SCHEMA: Final = "sevkit.io/simulate-key-service/v1"
-_NAMES: Final = {
-    product.casefold().replace(" ", "-"): product for product in Product if product.line.snp
-}
+_NAMES: Final = [name for name, product in PRODUCTS.items() if product.line.snp]
 _FAULTS: Final[Mapping[str, Callable[[], Fault]]] = {
     "not-found": not_found,
     "too-many-requests": too_many_requests,
@@ -49,7 +47,7 @@ _FAULTS: Final[Mapping[str, Callable[[], Fault]]] = {
 @click.option("--state", metavar="DIR", required=True, help="Where keys and chips are kept.")
 @click.option(
     "--product",
-    type=click.Choice(list(_NAMES)),
+    type=click.Choice(_NAMES),
     multiple=True,
     help="Make a chip of this product, if the state has none yet.  [default: milan]",
 )
@@ -88,8 +86,7 @@ def command(**given: Any) -> int:  # noqa: ANN401  # click hands over options by
     """  # noqa: D301  # \b is click's mark for lines kept as they are
     nonce = _nonce(given["report_data"])
     state = Path(given["state"])
-    amd = _open_state(state, given["product"])
-    processors = [SecureProcessor(chip) for chip in amd.chips if chip.line.snp]
+    processors = [SecureProcessor(chip) for chip in _open_chips(state, given["product"])]
     if not processors:
         raise UsageError("the state has no chip with SNP", hint="name another --state")
     seconds = given["seconds_between"]
@@ -104,7 +101,7 @@ def command(**given: Any) -> int:  # noqa: ANN401  # click hands over options by
         if given["fault"] is not None:
             service.fail(_FAULTS[given["fault"]]())
         with service:
-            _replace(state / "ca.pem", service.ca)
+            replace_file(state / "ca.pem", service.ca)
             rows = [
                 _describe(state, number, processor, nonce)
                 for number, processor in enumerate(processors, 1)
@@ -124,21 +121,15 @@ def _nonce(text: str | None) -> bytes | None:
     return nonce
 
 
-def _open_state(folder: Path, names: tuple[str, ...]) -> SimulatedAmd:
-    """Return the simulated AMD in ``folder``, with a chip of each product that is asked for."""
-    try:
-        amd = SimulatedAmd.load(folder)
+def _open_chips(folder: Path, names: tuple[str, ...]) -> list[ChipIdentity]:
+    """Return the chips in ``folder``, with one of each product that is asked for."""
+    with open_state(folder) as amd:
         have = {chip.product for chip in amd.chips}
-        wanted = [_NAMES[name] for name in names]
+        wanted = [PRODUCTS[name] for name in names]
         for product in dict.fromkeys(wanted if names or have else [Product.MILAN]):
             if product not in have:
                 amd.make_chip(product)
-        amd.save(folder)
-    except FormatError as error:
-        raise FormatError(error.structure, "is not what was saved", hint=str(folder)) from error
-    except OSError as error:
-        raise HostReadError(f"{folder}: cannot be used: {error.strerror}") from error
-    return amd
+        return [chip for chip in amd.chips if chip.line.snp]
 
 
 def _describe(
@@ -154,14 +145,9 @@ def _describe(
     if nonce is not None:
         report, digest = launch_guest(processor, nonce)
         path = state / f"{chip.product.casefold().replace(' ', '-')}-{number}.report"
-        _replace(path, report)
+        replace_file(path, report)
         row |= {"report": str(path), "measurement": digest.hex()}
     return row
-
-
-def _replace(path: Path, data: bytes) -> None:
-    path.unlink(missing_ok=True)
-    write_new(str(path), data)
 
 
 def _show(url: str, state: Path, rows: list[dict[str, Any]]) -> None:

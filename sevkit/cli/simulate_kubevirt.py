@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from sevkit.abi.product import Product
 from sevkit.cli.base import Command, settings
-from sevkit.cli.files import read_file, refuse_shared_stdin, write_new
+from sevkit.cli.files import read_file, refuse_shared_stdin
 from sevkit.cli.render import show_json
 from sevkit.cli.serving import ListenAddress, until_terminated, wait
+from sevkit.cli.simulated_state import PRODUCTS, open_state, replace_file
 from sevkit.cli.values import WholeNumber
 from sevkit.documents import DOCUMENT_LIMIT, parse_documents
-from sevkit.errors import FormatError, HostReadError, UsageError
+from sevkit.errors import FormatError, UsageError
 from sevkit.testing.firmware import FirmwareImage, encode_firmware
 from sevkit.testing.kubevirt.api_server import ApiServerInstances
 from sevkit.testing.kubevirt.host import SimulatedHost
@@ -22,14 +22,13 @@ from sevkit.testing.kubevirt.launch_wish import FIRMWARE_FILES, parse_wish
 from sevkit.testing.kubevirt.lifecycle import LAUNCHER_JITTER, LAUNCHER_TIMEOUT
 from sevkit.testing.kubevirt.simulation import SimulatedKubeVirt
 from sevkit.testing.secure_processor.processor import SecureProcessor
-from sevkit.testing.simulated_amd import SimulatedAmd
 
 if TYPE_CHECKING:
+    from sevkit.abi.product import Product
     from sevkit.testing.kubevirt.launch_wish import Document
     from sevkit.testing.secure_processor.identity import ChipIdentity
 
 SCHEMA: Final = "sevkit.io/simulate-kubevirt/v1"
-_NAMES: Final = {product.casefold().replace(" ", "-"): product for product in Product}
 _FIRMWARE_LIMIT: Final = 64 << 20
 _KIND: Final = "VirtualMachineInstance"
 
@@ -38,7 +37,7 @@ _KIND: Final = "VirtualMachineInstance"
 @click.option("--state", metavar="DIR", required=True, help="Where keys and chips are kept.")
 @click.option(
     "--product",
-    type=click.Choice(list(_NAMES)),
+    type=click.Choice(list(PRODUCTS)),
     default="milan",
     show_default=True,
     help="What the nodes have.",
@@ -102,7 +101,7 @@ def command(**given: Any) -> int:  # noqa: ANN401  # click hands over options by
     if given["kubeconfig"]:
         instances = ApiServerInstances.from_kubeconfig(Path(given["kubeconfig"]))
     state = Path(given["state"])
-    chips = _open_state(state, _NAMES[given["product"]], given["host_count"])
+    chips = _open_chips(state, PRODUCTS[given["product"]], given["host_count"])
     hosts = [SimulatedHost(f"node-{n}", SecureProcessor(chip)) for n, chip in enumerate(chips, 1)]
     deadline = given["deadline"]
     with until_terminated() as ended:
@@ -116,7 +115,7 @@ def command(**given: Any) -> int:  # noqa: ANN401  # click hands over options by
             names=given["tls_name"],
         )
         with simulated:
-            _replace(state / "kubevirt-ca.pem", simulated.ca)
+            replace_file(state / "kubevirt-ca.pem", simulated.ca)
             for vmi in vmis:
                 simulated.create(vmi)
             _show(simulated.base_url, state, [_describe(state, host) for host in hosts])
@@ -137,24 +136,17 @@ def _read_vmis(path: str) -> list[Document]:
     return found
 
 
-def _open_state(folder: Path, product: Product, count: int) -> list[ChipIdentity]:
+def _open_chips(folder: Path, product: Product, count: int) -> list[ChipIdentity]:
     """Return ``count`` chips of the simulated AMD in ``folder``; those that lack are made."""
-    try:
-        amd = SimulatedAmd.load(folder)
+    with open_state(folder) as amd:
         chips = [chip for chip in amd.chips if chip.product is product][:count]
-        chips += [amd.make_chip(product) for _ in range(count - len(chips))]
-        amd.save(folder)
-    except FormatError as error:
-        raise FormatError(error.structure, "is not what was saved", hint=str(folder)) from error
-    except OSError as error:
-        raise HostReadError(f"{folder}: cannot be used: {error.strerror}") from error
-    return chips
+        return chips + [amd.make_chip(product) for _ in range(count - len(chips))]
 
 
 def _describe(state: Path, host: SimulatedHost) -> dict[str, Any]:
     chip = host.processor.identity
     cek = state / f"{host.name}-cek.cert"
-    _replace(cek, chip.signed_cek)
+    replace_file(cek, chip.signed_cek)
     line = chip.line.casefold()
     return {
         "name": host.name,
@@ -163,11 +155,6 @@ def _describe(state: Path, host: SimulatedHost) -> dict[str, Any]:
         "ca": str(state / f"{line}-ask-ark.cert"),
         "root": str(state / f"{line}-ark.cert"),
     }
-
-
-def _replace(path: Path, data: bytes) -> None:
-    path.unlink(missing_ok=True)
-    write_new(str(path), data)
 
 
 def _show(url: str, state: Path, nodes: list[dict[str, Any]]) -> None:

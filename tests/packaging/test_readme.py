@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from sevkit.abi.product import Product, ProductLine
+from sevkit.abi.report import parse_report
 from sevkit.measure.launch_digest import compute_sev_es_digest
 from sevkit.measure.launch_measurement import compute_launch_measurement
 from sevkit.measure.vcpu import Registers, signature_of_model
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 README: Final = ROOT / "README.md"
 GUIDE: Final = ROOT / "docs" / "guide.md"
+SIMULATION: Final = ROOT / "docs" / "simulation.md"
 
 NONCE: Final = (
     "d447b55d197491bfe15cf298f9de9986b7a7c4be2468b4f6e2d53b71d7c64581"
@@ -183,6 +185,15 @@ def test_every_program_shown_runs(document: Path, place: Path) -> None:
         with contextlib.redirect_stdout(out):
             exec(compile(program, document.name, "exec"), {})  # noqa: S102  # that is the test
         assert out.getvalue() == "True 0\n"
+
+
+def test_the_program_of_the_simulation_runs() -> None:
+    found: dict[str, object] = {}
+    (program,) = blocks(SIMULATION, "python")
+    exec(compile(program, SIMULATION.name, "exec"), found)  # noqa: S102  # that is the test
+    report, digest = found["report"], found["digest"]
+    assert isinstance(report, bytes)
+    assert parse_report(report).measurement == digest
 
 
 def test_every_commands_help_has_an_example_on_lines_of_its_own() -> None:
