@@ -146,7 +146,7 @@ class SevDevice:
         if self.kernel < SHUTS_DOWN_AGAIN and not initialised:
             call.need_write()
             with self._commands.initialized(call):
-                initialised = True  # and stays so, even if nothing after this can be read
+                pass  # and stays so, even if nothing after this can be read
         words = list(_TWO_BUFFERS.unpack(call.read(_TWO_BUFFERS.size)))
         query = not all(words[:3])
         if not query and max(words[1], words[3]) > _MAX_BLOB:

@@ -60,20 +60,20 @@ def test_what_comes_instead_of_tls_comes_on_the_bare_connection_and_then_it_ends
 
 @pytest.mark.parametrize("early", [False, True])
 def test_leaving_ends_connections_that_a_fault_holds(early: bool) -> None:
-    silence = faults.silence()
+    held = faults.drip(b"..", pause=600, after=b"held")
     with SimulatedKeyService(lambda _: b"list") as service:
-        service.fail(faults.instead_of_tls(silence) if early else silence)
-        bare = connect(service)
-        if early:
-            connection = bare
-            connection.sendall(HELLO)
-        else:
-            connection = trusted(service, bare)
-            connection.sendall(REQUEST)
+        service.fail(faults.instead_of_tls(held) if early else held)
+        connection = connect(service)
+        if not early:
+            connection = trusted(service, connection)
+        connection.sendall(HELLO if early else REQUEST)
+        found = b""
+        while len(found) < 5:
+            found += connection.recv(5)
         begin = time.monotonic()
     assert time.monotonic() - begin < 5
     with connection:
-        assert connection.recv(1) == b""
+        assert (found, connection.recv(1)) == (b"held.", b"")
 
 
 def test_a_client_that_says_nothing_holds_only_itself() -> None:

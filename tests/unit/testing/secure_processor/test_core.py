@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -112,6 +113,11 @@ def test_sev_takes_the_upper_asids_and_encrypted_state_the_lower(
     assert asids.allows(asid, encrypted_state=True) is encrypted_state
 
 
+def test_one_asid_is_a_range_too() -> None:
+    assert AsidRange(1, 1).allows(1, encrypted_state=False)
+    assert AsidRange(1, 2).allows(1, encrypted_state=True)
+
+
 @pytest.mark.parametrize(("lowest", "encrypted_state"), [(1, False), (9, True)])
 def test_a_range_may_be_empty(lowest: int, encrypted_state: bool) -> None:
     asids = AsidRange(8, lowest)
@@ -207,6 +213,18 @@ def test_an_asid_in_use_is_not_soiled(milan: SecureProcessor) -> None:
     core.soil_all()
     core.drop_asid(5, ran=False)
     core.activate("ACTIVATE", 5, 2, None, encrypted_state=False)
+
+
+def test_every_asid_is_soiled_from_the_first_to_the_last(
+    milan: SecureProcessor, refusal: Refusal
+) -> None:
+    core = milan.core
+    core.soil_all()
+    for asid in range(1, 9):
+        activate = partial(core.activate, "ACTIVATE", asid, asid, None, encrypted_state=asid < 5)
+        assert refusal(activate) is FirmwareStatus.DFFLUSH_REQUIRED
+    core.df_flush("DF_FLUSH")
+    assert core.asids_clean
 
 
 def test_owned_asids_are_for_reading(milan: SecureProcessor) -> None:

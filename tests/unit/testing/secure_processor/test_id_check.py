@@ -75,6 +75,7 @@ def test_an_author_key_is_looked_at_only_if_it_is_asked_for() -> None:
         ("ID key algorithm 2", False, S.INVALID_PARAM),
         ("author key algorithm 0", True, S.INVALID_PARAM),
         ("ID key on another curve", False, S.BAD_SIGNATURE),
+        ("ID key that is one of another curve", False, S.BAD_SIGNATURE),
         ("ID key off the curve", False, S.BAD_SIGNATURE),
         ("another ID key", False, S.BAD_SIGNATURE),
         ("a changed signature", False, S.BAD_SIGNATURE),
@@ -90,6 +91,7 @@ def test_each_defect_has_its_status(
 ) -> None:
     stranger = ec.generate_private_key(ec.SECP384R1())
     other = encode_id_auth(sign_id_block(BLOCK_OF, stranger, AUTHOR))
+    p256 = encode_public_key(public_key_of(ec.generate_private_key(ec.SECP256R1()).public_key()))
     others_author = encode_id_auth(sign_id_block(BLOCK_OF, ID_KEY, stranger))
     block, auth = {
         "another digest": (flipped(GOOD, 0), AUTH),
@@ -98,6 +100,7 @@ def test_each_defect_has_its_status(
         "ID key algorithm 2": (GOOD, patched(AUTH, 0, b"\2")),
         "author key algorithm 0": (GOOD, patched(AUTH, 4, bytes(4))),
         "ID key on another curve": (GOOD, patched(AUTH, 0x240, b"\1")),
+        "ID key that is one of another curve": (GOOD, patched(AUTH, 0x240, p256)),
         "ID key off the curve": (GOOD, flipped(AUTH, 0x244)),
         "another ID key": (GOOD, patched(AUTH, 0x240, other[0x240:0x644])),
         "a changed signature": (GOOD, flipped(AUTH, 0x40)),

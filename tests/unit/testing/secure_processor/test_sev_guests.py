@@ -557,6 +557,14 @@ def test_a_guest_that_was_finished_without_an_asid_runs_when_it_gets_one(
     assert refusal(sev.sev.df_flush) is S.WBINVD_REQUIRED
 
 
+def test_a_shutdown_ends_guests_with_and_without_an_asid(sev: SecureProcessor) -> None:
+    for active in (True, False):
+        guest_in(sev, LSECRET, active=active)
+    sev.sev.shutdown()
+    assert sev.sev_guests.handles == ()
+    assert not sev.core.owned_asids
+
+
 def test_a_key_generation_needs_no_guests(sev: SecureProcessor, refusal: Refusal) -> None:
     handle = guest_in(sev, RUNNING)
     assert refusal(sev.sev.pek_gen) is S.INVALID_PLATFORM_STATE

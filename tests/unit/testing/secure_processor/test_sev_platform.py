@@ -269,6 +269,7 @@ def test_status_says_version_state_es_and_guests(milan: SecureProcessor, es: boo
 def test_es_is_what_the_last_init_asked_for(milan: SecureProcessor) -> None:
     milan.sev.init(es=True)
     milan.sev.shutdown()
+    assert not milan.sev.es
     milan.sev.init()
     assert milan.sev.status().flags == StatusFlags(0)
 

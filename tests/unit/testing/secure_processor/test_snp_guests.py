@@ -129,6 +129,7 @@ def test_contexts_are_never_the_same_twice(snp: SecureProcessor) -> None:
     ("policy", "version", "taken"),
     [
         (0x30000, (1, 55), True),
+        (0, (1, 55), False),
         (0x30137, (1, 55), True),  # exactly this ABI
         (0x30138, (1, 55), False),  # a newer minor
         (0x300FF, (1, 55), True),  # an older major, whatever the minor
@@ -214,6 +215,7 @@ def test_each_page_is_chained_as_page_info_says(snp: SecureProcessor, context: i
     for kind, contents, gpa in (
         (PageType.NORMAL, DATA, 0xFFC0_0000),
         (PageType.ZERO, b"", 0x80_0000),
+        (PageType.ZERO, b"", 0),
         (PageType.UNMEASURED, DATA, 0x80_1000),
         (PageType.SECRETS, b"", 0x80_D000),
         (PageType.CPUID, bytes(PAGE), 0x80_E000),

@@ -169,6 +169,7 @@ def test_status_is_there_in_any_state(
 
 
 def test_status_says_what_the_firmware_can_and_does(processor_of: ProcessorOf) -> None:
+    feature_info = SnpStatusFlags.FEATURE_INFO
     hiding = Firmware(ciphertext_hiding_capable=True, ciphertext_hiding=True, alias_check=False)
     snp = processor_of(Product.GENOA, hiding).snp
     snp.init()
@@ -182,8 +183,9 @@ def test_status_says_what_the_firmware_can_and_does(processor_of: ProcessorOf) -
         | SnpStatusFlags.CIPHERTEXT_HIDING_CAP
         | SnpStatusFlags.CIPHERTEXT_HIDING_EN
     )
-    old = processor_of(Product.MILAN, Firmware(FirmwareVersion(1, 51, 3))).snp
-    assert old.status().flags == SnpStatusFlags(0)
+    for version, flags in (((1, 54, 255), SnpStatusFlags(0)), ((1, 55, 0), feature_info)):
+        old = processor_of(Product.MILAN, Firmware(FirmwareVersion(*version))).snp
+        assert old.status().flags == flags
 
 
 def test_guests_are_counted_from_their_launch_on(snp: SecureProcessor) -> None:
@@ -351,8 +353,8 @@ def test_a_shutdown_keeps_the_reported_version_and_loses_the_vlek(
 
 def test_masks_are_what_the_last_config_said(snp: SecureProcessor) -> None:
     seen = []
-    for chip_id, key in ((True, False), (False, True), (False, False)):
-        snp.snp.config(mask_chip_id=chip_id, mask_chip_key=key)
+    for options in ({"mask_chip_id": True}, {"mask_chip_key": True}, {}):
+        snp.snp.config(**options)
         flags = snp.snp.status().flags
         seen.append((SnpStatusFlags.MASK_CHIP_ID in flags, SnpStatusFlags.MASK_CHIP_KEY in flags))
     assert seen == [(True, False), (False, True), (False, False)]
