@@ -78,17 +78,20 @@ class Issuers:
         self, source: CertificateSource, line: ProductLine, *, vlek: bool, ledger: Ledger
     ) -> VerifiedChain:
         sourced = source.chain(line, vlek=vlek)
-        found = self._use(sourced, ledger)
+        wanted = (VekKind.VLEK if vlek else VekKind.VCEK, line)
+        found = self._use(sourced, wanted, ledger)
         if isinstance(found, str) and sourced.cached:
             sourced = source.replace(sourced)
-            found = self._use(sourced, ledger)
+            found = self._use(sourced, wanted, ledger)
         if isinstance(found, str):
             source.drop(sourced.resource)
             raise KeyServiceError(f"the chain from {sourced.origin} does not verify: {found}")
         return found
 
-    def _use(self, sourced: Sourced, ledger: Ledger) -> VerifiedChain | str:
-        """Return the chain, or why it is of no use."""
+    def _use(
+        self, sourced: Sourced, wanted: tuple[VekKind, ProductLine], ledger: Ledger
+    ) -> VerifiedChain | str:
+        """Return the chain, or why it is of no use: a good one may be for other VEKs."""
         scratch = Ledger(ledger.catalogue)
         try:
             pair = pair_of(parse_certificates(sourced.data))
@@ -99,6 +102,9 @@ class Issuers:
         except (FormatError, VerificationError) as error:
             self.shown.clear()
             return error.message
+        if (chain.kind, chain.line) != wanted:
+            self.shown.clear()
+            return f"it is for {chain.line} {chain.kind}s"
         ledger.adopt(scratch)
         return chain
 
