@@ -1,9 +1,9 @@
 """Install the programs of others that sevkit is compared with, each apart from sevkit.
 
-``hack/peers`` installs those that the tests ask, ``hack/peers --all`` also those that the release
-checks ask, ``hack/peers NAME…`` the named ones, and ``hack/peers --list`` says what there is. Each
-peer is independent of the others. One that cannot be had is a skipped lane and not a failure of
-this script, which then answers 0 all the same.
+``hack/peers`` installs those that are missing, ``hack/peers --all`` tries also those again that
+took long to fail, ``hack/peers NAME…`` the named ones, and ``hack/peers --list`` says what there
+is. Each peer is independent of the others. One that cannot be had is a skipped lane and not a
+failure of this script, which then answers 0 all the same.
 
 Theory of operation. A peer that the record names with the right pin is there, which costs
 milliseconds to see. Any other is installed into a folder of its own, under a lock of its own, so
@@ -49,7 +49,6 @@ class Peer:
     programs: tuple[str, ...]
     sources: tuple[Source, ...]
     probe: tuple[str, ...] = ("--version",)
-    default: bool = True
 
 
 PEERS: Final = {
@@ -74,14 +73,12 @@ PEERS: Final = {
         ("bin/kubectl",),
         (Debian("sid", "kubectl"),),
         probe=("version", "--client"),
-        default=False,
     ),
     "kustomize": Peer(
         ("bin/kustomize",),
         # The last that Go 1.26 builds; Debian's is a little older.
         (Go("sigs.k8s.io/kustomize/kustomize/v5", "v5.8.2"), Debian("sid", "kustomize")),
         probe=("version",),
-        default=False,
     ),
     "helm": Peer(
         ("bin/helm",),
@@ -94,7 +91,6 @@ PEERS: Final = {
             ),
         ),
         probe=("version",),
-        default=False,
     ),
     "kubeconform": Peer(
         ("bin/kubeconform",),
@@ -107,7 +103,6 @@ PEERS: Final = {
             ),
         ),
         probe=("-v",),
-        default=False,
     ),
 }
 
@@ -218,7 +213,7 @@ def main(words: list[str] | None = None) -> int:
     """Install what is missing."""
     parser = argparse.ArgumentParser(prog="hack/peers", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PEERS))
-    parser.add_argument("--all", action="store_true", help="install every peer")
+    parser.add_argument("--all", action="store_true", help="try again what took long to fail")
     parser.add_argument("--list", action="store_true", help="only say what there is")
     options = parser.parse_args(words)
     unknown = sorted(set(options.names) - PEERS.keys())
@@ -230,9 +225,7 @@ def main(words: list[str] | None = None) -> int:
         return 0
     base.mkdir(parents=True, exist_ok=True)
     asked = list(PEERS) if options.all else options.names
-    wanted = asked or [
-        name for name, peer in PEERS.items() if peer.default and not _is_hopeless(base, name)
-    ]
+    wanted = asked or [name for name in PEERS if not _is_hopeless(base, name)]
     missing = [name for name in wanted if not _is_there(base, name)]
     if missing:
         _sweep(base)

@@ -72,6 +72,8 @@ def command(**given: Any) -> int:  # noqa: ANN401  # click hands over options by
         raise UsageError(
             "a host is written, or a program runs on it", hint="--out DIR, or -- PROGRAM"
         )
+    if given["state"] is not None and not given["program"]:
+        raise UsageError("--state has the chip that a program would see", hint="-- PROGRAM")
     if given["program"]:
         return _run(spec, given["program"], given["state"])
     return _write(spec, given["defect"], out)

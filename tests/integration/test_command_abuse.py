@@ -51,8 +51,11 @@ VALID: Final = {
     "inspect vmsa": "vmsa",
     "inspect session": "session",
     "kds fetch": "--report report --product Milan --dest cache --kds-url https://127.0.0.1:1",
+    "simulate host": "genoa --out new",
     "completion": "bash",
 }
+#: Commands that serve until they are ended; their own tests give them what they refuse.
+SERVING: Final = {"simulate key-service", "simulate kubevirt"}
 #: What has to be taken away for an option to be read at all.
 INSTEAD_OF: Final = {
     "--vmi": ("--mode",),
@@ -138,7 +141,7 @@ COMMANDS: Final = dict(commands())
 
 
 def test_every_command_is_abused() -> None:
-    assert COMMANDS.keys() == VALID.keys()
+    assert COMMANDS.keys() == VALID.keys() | SERVING
 
 
 @pytest.fixture
