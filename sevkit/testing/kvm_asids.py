@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Final, final
 from sevkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sevkit.testing.secure_processor.core import AsidRange
 
 
@@ -44,6 +46,8 @@ class AsidPool:
         if not 0 <= ciphertext_hiding <= highest:
             message = f"{ciphertext_hiding} ASIDs for ciphertext hiding, of {highest}"
             raise UsageError(f"impossible machine: {message}")
+        #: Called after each change, for whoever shows how many are in use.
+        self.changed: Callable[[], None] = lambda: None
         self._lock: Final = threading.Lock()
         self._taken: Final[dict[int, GuestKind]] = {}
         self._peak: Final[dict[str, int]] = {"sev": 0, "sev_es": 0}
@@ -73,12 +77,14 @@ class AsidPool:
             self._taken[free] = kind
             used = self._used(kind.resource)
             self._peak[kind.resource] = max(self._peak[kind.resource], used)
-            return free
+        self.changed()
+        return free
 
     def give_back(self, asid: int) -> None:
         """Free an ASID; one that is not taken is a mistake of the caller's."""
         with self._lock:
             del self._taken[asid]
+        self.changed()
 
     @property
     def capacity(self) -> dict[str, int]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
+from sevkit.errors import UsageError
 from sevkit.testing.device.kvm import sev_kvm
 from sevkit.testing.device.mount import FuseDevices
 from sevkit.testing.device.registers import CpuidFile, MsrFile, Syscfg, encryption_registers
@@ -23,7 +24,9 @@ from sevkit.testing.device.run import run_with_devices
 from sevkit.testing.driver import SevDevice
 from sevkit.testing.host.processor import make_processor
 from sevkit.testing.host.spec import RmpCoverage
+from sevkit.testing.host.usage import follow_asids
 from sevkit.testing.host.write import write_host
+from sevkit.testing.virtual_machine import SimulatedKvm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,6 +52,19 @@ class SimulatedMachine:
     root: Path
     processor: SecureProcessor | None
     devices: FuseDevices
+
+    def start_kvm(self) -> SimulatedKvm:
+        """Return this machine's KVM, to launch guests on: the misc cgroup's files follow them.
+
+        Raises ``UsageError`` where KVM offers no SEV on this host.
+        """
+        if self.processor is None or not self.state.kvm.sev:
+            raise UsageError(f"KVM offers no SEV on {self.spec.name}")
+        hidden = int(self.state.modules["kvm_amd"].get("ciphertext_hiding_asids", "0"))
+        snp = self.state.kvm.sev_snp
+        kvm = SimulatedKvm(self.processor, snp=snp, ciphertext_hiding=hidden)
+        follow_asids(self.root, kvm.asids)
+        return kvm
 
     def run(
         self,

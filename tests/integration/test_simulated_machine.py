@@ -13,9 +13,11 @@ from sevkit.abi.product import Product
 from sevkit.cli.main import main
 from sevkit.errors import UsageError
 from sevkit.testing.device.mount import unavailable_reason
+from sevkit.testing.firmware import FirmwareImage, encode_firmware
 from sevkit.testing.host import PRESETS, with_defects
 from sevkit.testing.simulated_amd import SimulatedAmd
 from sevkit.testing.simulated_machine import open_machine
+from sevkit.testing.virtual_machine import Machine
 
 pytestmark = pytest.mark.skipif(
     unavailable_reason() is not None, reason=f"no device files: {unavailable_reason()}"
@@ -72,6 +74,26 @@ def test_a_defect_is_seen_in_the_devices_too(amd: SimulatedAmd) -> None:
         assert done.stdout in {b"0\n", b"N\n"}
 
 
+def test_guests_are_seen_in_the_misc_cgroup_by_programs(amd: SimulatedAmd) -> None:
+    read = ["cat", "/sys/fs/cgroup/misc.capacity", "/sys/fs/cgroup/kubepods.slice/misc.current"]
+    guest = Machine(encode_firmware(FirmwareImage()))
+    with open_machine(PRESETS["rome-es"], amd.make_chip(Product.ROME)) as machine:
+        kvm = machine.start_kvm()
+        with kvm.launch_sev(guest, 1):
+            found = machine.run(read).stdout.decode().splitlines()
+        assert found[2:] == ["sev 1", "sev_es 0"]
+        assert machine.run(read).stdout.decode().splitlines()[2:] == ["sev 0", "sev_es 0"]
+
+
+def test_a_host_without_sev_has_no_kvm_for_it(amd: SimulatedAmd) -> None:
+    spec = with_defects("naples", ["kvm-sev-off"])
+    with (
+        open_machine(spec, amd.make_chip(Product.NAPLES)) as machine,
+        pytest.raises(UsageError, match="no SEV"),
+    ):
+        machine.start_kvm()
+
+
 def test_a_chip_of_another_product_is_refused(amd: SimulatedAmd) -> None:
     with (
         pytest.raises(UsageError, match="Naples in a host of Rome"),
@@ -109,5 +131,5 @@ def test_the_command_takes_the_chip_of_a_state(
     amd.save(tmp_path / "amd")
     words = ["simulate", "host", "--state", str(tmp_path / "amd")]
     assert main([*words, "naples", "--", "true"]) == 0
-    assert main([*words, "rome", "--", "true"]) == 2
-    assert b"no chip of Rome" in capfdbinary.readouterr().err
+    assert main([*words, "milan", "--", "true"]) == 2
+    assert b"no chip of Milan" in capfdbinary.readouterr().err

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from sevkit.testing.host.spec import HostSpec
     from sevkit.testing.host.state import HostState
 
-_RESOURCES: Final = ("sev", "sev_es")
-_V2_ROOT: Final = "sys/fs/cgroup"
-_V1_ROOT: Final = "sys/fs/cgroup/misc"
+RESOURCES: Final = ("sev", "sev_es")
+V2_ROOT: Final = "sys/fs/cgroup"
+V1_ROOT: Final = "sys/fs/cgroup/misc"
 _PODS: Final = "kubepods.slice/kubepods-burstable.slice"
+#: The cgroups above every pod.
+SLICES: Final = ("kubepods.slice", _PODS)
 _CONTROLLERS: Final = "cpuset cpu io memory hugetlb pids rdma"
 #: Simulated pods are named after this, so that the same host always has the same pods.
 _NAMESPACE: Final = uuid.UUID("6f4b7c1e-5d0a-4e39-9a55-7a5e1b7c0de5")
@@ -32,10 +34,10 @@ _NAMESPACE: Final = uuid.UUID("6f4b7c1e-5d0a-4e39-9a55-7a5e1b7c0de5")
 def render_cgroup(spec: HostSpec, state: HostState) -> Iterator[tuple[str, str]]:
     """Yield (path, text) of every file of the cgroup hierarchy that matters here."""
     controllers = _CONTROLLERS if state.misc_capacity is None else f"{_CONTROLLERS} misc"
-    root = _V2_ROOT
+    root = V2_ROOT
     if spec.kernel.cgroup == 1:
-        root = _V1_ROOT
-        yield f"{_V2_ROOT}/memory/cgroup.procs", "1\n"
+        root = V1_ROOT
+        yield f"{V2_ROOT}/memory/cgroup.procs", "1\n"
     else:
         yield f"{root}/cgroup.controllers", f"{controllers}\n"
         yield f"{root}/cgroup.subtree_control", f"{controllers}\n"
@@ -47,8 +49,7 @@ def render_cgroup(spec: HostSpec, state: HostState) -> Iterator[tuple[str, str]]
         yield f"{root}/misc.current", _usage(capacity, state.misc_current)
     if spec.kernel.version >= linux.MISC_PEAK:
         yield f"{root}/misc.peak", _usage(capacity, state.misc_current)
-    slices = {f"{root}/kubepods.slice": dict(state.misc_current)}
-    slices[f"{root}/{_PODS}"] = dict(state.misc_current)
+    slices = {f"{root}/{path}": dict(state.misc_current) for path in SLICES}
     for resource, path in _guest_cgroups(spec):
         pod, _, _ = path.rpartition("/")
         slices[f"{root}/{pod}"] = slices[f"{root}/{path}"] = {resource: 1}
@@ -77,10 +78,10 @@ def _guest_cgroups(spec: HostSpec) -> Iterator[tuple[str, str]]:
 
 
 def _lines(values: Mapping[str, int]) -> str:
-    return "".join(f"{name} {values[name]}\n" for name in _RESOURCES if name in values)
+    return "".join(f"{name} {values[name]}\n" for name in RESOURCES if name in values)
 
 
 def _usage(capacity: Mapping[str, int], used: Mapping[str, int]) -> str:
     """Return a line for what has capacity or is in use, as the kernel does."""
-    shown = {name: used.get(name, 0) for name in _RESOURCES if name in capacity or used.get(name)}
+    shown = {name: used.get(name, 0) for name in RESOURCES if name in capacity or used.get(name)}
     return _lines(shown)
