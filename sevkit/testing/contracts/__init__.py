@@ -8,5 +8,5 @@ from __future__ import annotations
 
 import pytest
 
-for _name in ("hypervisor", "launch_endpoints"):
+for _name in ("hypervisor", "launch_endpoints", "sev_device"):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")
