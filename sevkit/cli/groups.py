@@ -50,6 +50,14 @@ kds: Final = LazyGroup(
     {"fetch": ("sevkit.cli.kds_fetch:command", "Fetch VCEKs, chains and CRLs into the cache.")},
     "AMD's Key Distribution Service.",
 )
+node: Final = LazyGroup(
+    "node",
+    {
+        "probe": ("sevkit.cli.node_probe:command", "Show what this host says about SEV."),
+        "doctor": ("sevkit.cli.node_doctor:command", "Judge whether this host can run guests."),
+    },
+    "What this host can do, and why not, with the fix.",
+)
 simulate: Final = LazyGroup(
     "simulate",
     {

@@ -1,0 +1,1 @@
+"""What this host can do: probes, which read, and ``capabilities``, which decides."""

@@ -1,0 +1,1 @@
+"""The checks of ``sevkit node doctor``: ``check`` makes them, ``catalogue`` lists them."""

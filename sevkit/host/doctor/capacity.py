@@ -1,0 +1,145 @@
+"""Room for guests, and what others say of this host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sevkit.host.capability import State
+from sevkit.host.doctor.check import (
+    ENCRYPTED_STATE,
+    ES,
+    NONE,
+    SEV,
+    SNP,
+    Check,
+    Found,
+    Verdict,
+    hint_of,
+    why_not,
+)
+from sevkit.host.reading import value_of
+from sevkit.host.reasons import Reason
+
+if TYPE_CHECKING:
+    from sevkit.host.doctor.check import Patient
+
+
+def _some(count: int | None) -> Found:
+    if count is None:
+        return Found(Verdict.SKIP, detail="neither CPUID nor the misc controller was read")
+    return Found(Verdict.PASS if count else Verdict.FAIL, str(count))
+
+
+def _free(p: Patient) -> Found:
+    rows = ((SEV.spelling, p.found.sev_asids), ("SEV-ES and SEV-SNP", p.found.encrypted_state))
+    words = [
+        f"{name} {asids.free} of {asids.total}" for name, asids in rows if asids.free is not None
+    ]
+    if not words:
+        return Found(Verdict.SKIP, detail=why_not(p.facts.misc.current))
+    full = [name for name, asids in rows if asids.free == 0 and asids.total]
+    text = "; ".join(words)
+    return (
+        Found(Verdict.WARN, text, f"no room: {', '.join(full)}")
+        if full
+        else Found(Verdict.PASS, text)
+    )
+
+
+def _hiding(p: Patient) -> Found:
+    asids = value_of(p.facts.modules.ciphertext_hiding_asids)
+    if asids is None:
+        return Found(Verdict.SKIP, detail="this kernel has no ciphertext hiding")
+    return Found(Verdict.PASS, f"{asids} ASIDs for SEV-SNP alone" if asids else "off")
+
+
+def _beside(p: Patient) -> Found:
+    if p.found.snp_initialized is not True:
+        return Found(Verdict.SKIP, detail="SEV-SNP is not initialised")
+    es = p.found.sev_es
+    verdict = Verdict.PASS if es.state is State.USABLE else Verdict.FAIL
+    return Found(verdict, es.reason.value, "" if verdict is Verdict.PASS else es.explanation)
+
+
+def _memlock(p: Patient) -> Found:
+    if p.memlock is None:
+        return Found(Verdict.SKIP, detail="of this process; the host is a copy")
+    words = ["unlimited" if one == _LOCKED else str(one) for one in p.memlock]
+    return Found(Verdict.PASS, f"soft {words[0]}, hard {words[1]}")
+
+
+def _libvirt(p: Patient) -> Found:
+    said = value_of(p.facts.domain_capabilities)
+    if said is None:
+        return Found(Verdict.SKIP, detail=why_not(p.facts.domain_capabilities))
+    names = set(said.launch_security or ())
+    claims = {SEV: said.sev is not None and said.sev.supported, SNP: "sev-snp" in names}
+    lies = [
+        technology.spelling
+        for technology, claimed in claims.items()
+        if claimed and p.found.of(technology).state.label is False
+    ]
+    shown = ", ".join(sorted(names)) or "none"
+    if lies:
+        return Found(Verdict.WARN, shown, f"libvirt offers what cannot run: {', '.join(lies)}")
+    return Found(Verdict.PASS, shown)
+
+
+_LOCKED: Final = -1
+CAPACITY: Final[tuple[Check, ...]] = (
+    Check(
+        "asids.sev",
+        "there are ASIDs for SEV",
+        frozenset({SEV}),
+        lambda p: _some(p.found.sev_asids.total),
+        hint_of(Reason.NO_SEV_ASIDS),
+        "cpu.sev",
+    ),
+    Check(
+        "asids.encrypted-state",
+        "there are ASIDs for SEV-ES and SEV-SNP",
+        ENCRYPTED_STATE,
+        lambda p: _some(p.found.encrypted_state.total),
+        hint_of(Reason.NO_ENCRYPTED_STATE_ASIDS),
+        "cpu.sev-es",
+    ),
+    Check(
+        "asids.ciphertext-hiding",
+        "how many ASIDs SEV-SNP has alone",
+        NONE,
+        _hiding,
+        "",
+        "cpu.sev-snp",
+    ),
+    Check(
+        "asids.free",
+        "there is room for more guests",
+        NONE,
+        _free,
+        "stop a guest, or use another node",
+        "cpu.sev",
+    ),
+    Check(
+        "sev-es.beside-snp",
+        "SEV-ES guests can run beside SEV-SNP",
+        frozenset({ES}),
+        _beside,
+        "run the guest with SEV-SNP instead",
+        "cpu.sev-es",
+    ),
+    Check(
+        "process.memlock",
+        "how much memory may be locked",
+        NONE,
+        _memlock,
+        snphost="Memlock resource limit",
+        sevctl="memlock limit",
+    ),
+    Check(
+        "libvirt.launch-security",
+        "libvirt offers what can run",
+        NONE,
+        _libvirt,
+        "do not schedule by libvirt's word: it tells what QEMU has",
+    ),
+)

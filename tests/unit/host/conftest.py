@@ -1,0 +1,51 @@
+"""A host in a folder, probed and judged as an agent would."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sevkit.host.probe import probe_host
+from sevkit.host.sources import open_host
+from sevkit.testing.host.defects import with_defects
+from sevkit.testing.host.write import write_host
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from sevkit.host.facts import HostFacts
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Callable[..., Path]:
+    """Return the root of a simulated host, written anew."""
+
+    def write(preset: str, *defects: str) -> Path:
+        root = tmp_path / "-".join([preset, *defects])
+        write_host(with_defects(preset, defects), root)
+        return root
+
+    return write
+
+
+@pytest.fixture
+def facts_of(tree: Callable[..., Path]) -> Callable[..., HostFacts]:
+    """Return the facts of a simulated host."""
+
+    def probe(preset: str, *defects: str) -> HostFacts:
+        return _facts_at(tree(preset, *defects))
+
+    return probe
+
+
+@pytest.fixture
+def facts_at() -> Callable[[Path], HostFacts]:
+    """Return the facts of the tree at a root."""
+    return _facts_at
+
+
+def _facts_at(root: Path) -> HostFacts:
+    with open_host(str(root)) as source:
+        return probe_host(source)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from sevkit.errors import FormatError
+from sevkit.host.cpuid import Signature
+from sevkit.host.cpuinfo import parse_cpuinfo
+
+MILAN: Final = """\
+processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: 25
+model\t\t: 1
+model name\t: AMD EPYC 7413 24-Core Processor
+stepping\t: 1
+flags\t\t: fpu svm sev sev_es sev_snp
+address sizes\t: 43 bits physical, 48 bits virtual
+"""
+ARM: Final = """\
+processor\t: 0
+BogoMIPS\t: 50.00
+Features\t: fp asimd
+CPU implementer\t: 0x41
+"""
+
+
+def test_the_first_processor_is_read_whatever_follows() -> None:
+    second = MILAN.replace("25", "26").replace("sev_snp", "")
+    for text in (MILAN, f"{MILAN}\n{second}", f"{MILAN}\nprocessor\t: 1\nflags\t\t: fp"):
+        found = parse_cpuinfo(text)
+        assert found.signature == Signature(25, 1, 1)
+        assert found.flags == {"fpu", "svm", "sev", "sev_es", "sev_snp"}
+        assert found.physical_bits == 43
+        assert found.x86
+
+
+def test_a_line_that_was_cut_is_not_half_read() -> None:
+    cut = MILAN[: MILAN.index("sev_snp") - 3]
+    assert parse_cpuinfo(cut).flags is None
+
+
+def test_no_flags_are_not_known_flags() -> None:
+    assert parse_cpuinfo(MILAN.replace("fpu svm sev sev_es sev_snp", "")).flags is None
+
+
+def test_a_stepping_of_nought_has_no_number() -> None:
+    found = parse_cpuinfo(MILAN.replace("stepping\t: 1", "stepping\t: unknown"))
+    assert found.signature == Signature(25, 1, 0)
+
+
+def test_an_arm_processor_is_none_of_x86() -> None:
+    found = parse_cpuinfo(ARM)
+    assert not found.x86
+    assert (found.vendor, found.flags, found.signature) == (None, None, None)
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "garbage", "processor\t: 0\n", "a: b\n" * 3])
+def test_what_names_no_processor_is_refused(text: str) -> None:
+    with pytest.raises(FormatError):
+        parse_cpuinfo(text)
+
+
+def test_numbers_without_end_are_no_model() -> None:
+    assert parse_cpuinfo(MILAN.replace("25", "9" * 5000)).signature is None

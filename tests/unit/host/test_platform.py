@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sevkit.host.platform import (
+    IommuFacts,
+    probe_iommu,
+    probe_secure_processors,
+    probe_sev_device,
+)
+from sevkit.host.reading import Cause, Known, Unreadable
+from sevkit.host.sources import CapturedHost, HostFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def host(root: Path) -> CapturedHost:
+    return CapturedHost(HostFiles(str(root)))
+
+
+def test_the_secure_processor_is_read_through_its_driver(tree: Callable[..., Path]) -> None:
+    found = probe_secure_processors(host(tree("genoa")))
+    assert isinstance(found, Known)
+    (one,) = found.value
+    assert one.address == "0000:01:00.5"
+    assert one.attributes["device"] == "0x14ca"
+    assert one.attributes["bootloader_version"] == "00.2d.00.6f"
+    assert "boot_integrity" not in one.attributes  # Linux 6.18 does not show it
+
+
+def test_no_device_is_told_from_no_sight_of_pci(tree: Callable[..., Path], tmp_path: Path) -> None:
+    assert probe_secure_processors(host(tree("genoa", "no-psp"))) == Known(())
+    (tmp_path / "bare").mkdir()
+    found = probe_secure_processors(host(tmp_path / "bare"))
+    assert isinstance(found, Unreadable)
+    driver = tmp_path / "loaded/sys/bus/pci/drivers/ccp"
+    driver.mkdir(parents=True)
+    for name in ("bind", "new_id", "uevent"):
+        (driver / name).touch()
+    assert probe_secure_processors(host(tmp_path / "loaded")) == Known(())
+
+
+@pytest.mark.parametrize(
+    ("names", "facts"),
+    [
+        (("milan",), IommuFacts(1, snp=True, group_types=("DMA-FQ",))),
+        (("milan", "iommu-snp-off"), IommuFacts(1, snp=False, group_types=("DMA-FQ",))),
+        (("milan", "iommu-passthrough"), IommuFacts(1, snp=True, group_types=("identity",))),
+        (("milan", "iommu-off"), IommuFacts(0, snp=None, group_types=())),
+        (("intel",), IommuFacts(0, snp=None, group_types=("DMA-FQ",))),
+    ],
+)
+def test_the_iommu_is_read(
+    names: tuple[str, ...], facts: IommuFacts, tree: Callable[..., Path]
+) -> None:
+    assert probe_iommu(host(tree(*names))) == Known(facts)
+
+
+def test_one_unit_without_the_bit_is_enough_for_a_no(tree: Callable[..., Path]) -> None:
+    root = tree("milan")
+    second = root / "sys/class/iommu/ivhd1/amd-iommu"
+    second.mkdir(parents=True)
+    (second / "features").write_text("25bf7320a2294aee:1d\n")
+    found = probe_iommu(host(root))
+    assert isinstance(found, Known)
+    assert (found.value.units, found.value.snp) == (2, False)
+    (second / "features").write_text("not hex\n")
+    found = probe_iommu(host(root))
+    assert isinstance(found, Known)
+    assert found.value.snp is None
+
+
+def test_passthrough_is_open_where_no_group_says() -> None:
+    assert IommuFacts(1, snp=True, group_types=()).passthrough is None
+    assert IommuFacts(1, snp=True, group_types=("identity", "DMA")).passthrough is False
+    assert IommuFacts(1, snp=True, group_types=("identity",)).passthrough is True
+
+
+def test_the_kernels_list_decides_whether_there_is_a_device(tree: Callable[..., Path]) -> None:
+    root = tree("milan")
+    assert probe_sev_device(host(root)) == Known(value=True)
+    (root / "dev/sev").unlink()
+    found = probe_sev_device(host(root))
+    assert isinstance(found, Unreadable)  # a container's /dev has none either
+    assert found.cause is Cause.NOT_ASKED
+    registered = root / "sys/class/misc"
+    (registered / "kvm").mkdir(parents=True)
+    assert probe_sev_device(host(root)) == Known(value=False)
+    (registered / "sev").mkdir()
+    assert probe_sev_device(host(root)) == Known(value=True)
