@@ -48,6 +48,9 @@ DAY: Final = timedelta(days=1)
 GET: Final = Call("GET", "/api/v1/nodes/n1")
 PATCH: Final = Call("PATCH", "/api/v1/nodes/n1/status", body={"a": 1})
 GIB: Final = 1 << 30
+#: A loaded machine may need this long for what takes milliseconds; what hangs would take 60.
+PATIENCE: Final = 15.0
+LONG: Final = 60.0
 
 Play: TypeAlias = "bytes | Callable[[ScriptedServer, socket.socket], object]"
 
@@ -167,7 +170,7 @@ def access(server: ScriptedServer, authority: CertificateAuthority) -> Access:
 
 @pytest.fixture
 def connection(access: Access) -> Iterator[Connection]:
-    with Connection(access, seconds=5) as opened:
+    with Connection(access, seconds=LONG) as opened:
         yield opened
 
 
@@ -216,7 +219,7 @@ def test_nothing_is_tried_again_whatever_retry_after_says(
         connection.call(call)
     assert caught.value.status == int(status[:3])
     assert caught.value.retry_after == 7
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < PATIENCE
     assert len(server.requests) == 1
 
 
@@ -275,7 +278,7 @@ def test_what_is_no_http_is_told_apart(
 
 
 def test_an_answer_mutated_anyhow_is_an_answer_or_an_error_of_ours(
-    server: ScriptedServer, hasty: Connection
+    server: ScriptedServer, connection: Connection
 ) -> None:
     dice = random.Random(5)  # noqa: S311  # the same faults in every run
     good = answer(b'{"kind": "Node"}', "200 OK", "Content-Type: application/json")
@@ -290,7 +293,7 @@ def test_an_answer_mutated_anyhow_is_an_answer_or_an_error_of_ours(
 
         server.plays = [play]
         with contextlib.suppress(ClusterError):
-            hasty.call(GET)
+            connection.call(GET)
     assert len(server.requests) == 60
 
 
@@ -340,7 +343,7 @@ def test_a_declared_gibibyte_is_not_even_begun(
     begun = time.monotonic()
     with pytest.raises(BadAnswer, match="more than"):
         connection.call(GET)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < PATIENCE
 
 
 def test_a_call_may_allow_less(server: ScriptedServer, connection: Connection) -> None:
@@ -396,7 +399,7 @@ def drip(head: bytes) -> Play:
 @pytest.mark.parametrize(
     "play",
     [
-        lambda server, _: server.stopping.wait(20),
+        lambda server, _: server.stopping.wait(LONG),
         drip(b"HTTP/1.1 200 OK\r\nX-Slow: "),
         drip(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n"),
         drip(b""),
@@ -410,7 +413,7 @@ def test_however_slowly_it_comes_the_whole_ends_in_time(
     begun = time.monotonic()
     with pytest.raises(Timeout):
         hasty.call(GET)
-    assert 0.3 < time.monotonic() - begun < 1.5
+    assert 0.3 < time.monotonic() - begun < PATIENCE
 
 
 def test_a_refusal_whose_body_never_comes_is_still_that_refusal(
@@ -420,7 +423,7 @@ def test_a_refusal_whose_body_never_comes_is_still_that_refusal(
     begun = time.monotonic()
     with pytest.raises(Forbidden):
         hasty.call(GET)
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < PATIENCE
 
 
 def test_silence_instead_of_tls_ends_in_time(authority: CertificateAuthority) -> None:
@@ -429,7 +432,7 @@ def test_silence_instead_of_tls_ends_in_time(authority: CertificateAuthority) ->
         begun = time.monotonic()
         with Connection(access, seconds=0.5) as connection, pytest.raises(Timeout):
             connection.call(GET)
-        assert time.monotonic() - begun < 1.5
+        assert time.monotonic() - begun < PATIENCE
 
 
 def test_http_instead_of_tls_is_told_apart(server: ScriptedServer, connection: Connection) -> None:
@@ -449,15 +452,23 @@ def test_a_refused_connection_is_told_apart(authority: CertificateAuthority) -> 
 
 
 def test_after_any_fault_the_next_request_is_whole(
-    server: ScriptedServer, hasty: Connection
+    server: ScriptedServer, connection: Connection
 ) -> None:
     good = answer(b'{"n": 1}')
-    faults = (answer(b"", "500 Oh"), answer(b"html"), reset, drip(b"HTTP"), endless("200 OK"))
+    faults = (answer(b"", "500 Oh"), answer(b"html"), reset, endless("200 OK"))
     for fault in faults:
         server.plays = [fault, good]
         with pytest.raises(ClusterError):
-            hasty.call(GET)
-        assert hasty.call(GET) == {"n": 1}
+            connection.call(GET)
+        assert connection.call(GET) == {"n": 1}
+
+
+def test_after_a_timeout_the_next_request_is_whole(server: ScriptedServer, access: Access) -> None:
+    server.plays = [drip(b"HTTP"), answer(b'{"n": 1}')]
+    with Connection(access, seconds=3) as opened:
+        with pytest.raises(Timeout):
+            opened.call(GET)
+        assert opened.call(GET) == {"n": 1}
 
 
 def test_a_connection_is_kept_and_made_anew_where_it_was_dropped(
@@ -475,27 +486,26 @@ def test_a_connection_is_kept_and_made_anew_where_it_was_dropped(
 def test_several_threads_have_deadlines_of_their_own(
     server: ScriptedServer, access: Access
 ) -> None:
-    server.plays = [
-        lambda peers, _: peers.stopping.wait(20),
-        answer(b'{"n": 1}'),
-    ]
-    with Connection(access, seconds=1) as shared:
+    server.plays = [lambda peers, _: peers.stopping.wait(LONG), answer(b'{"n": 1}')]
+    with Connection(access, seconds=3) as shared:
         found: list[object] = []
 
         def slow() -> None:
+            begun = time.monotonic()
             with contextlib.suppress(Timeout):
                 shared.call(GET)
                 return
-            found.append("in time")
+            found.append(time.monotonic() - begun)
 
         thread = threading.Thread(target=slow)
         thread.start()
         while not server.requests:
             time.sleep(0.01)
-        time.sleep(0.7)
+        time.sleep(2)
+        # Its own three seconds begin now, and do not move those of the other.
         assert shared.call(GET) == {"n": 1}
         thread.join()
-        assert found == ["in time"]
+    assert len(found) == 1
 
 
 def test_the_token_is_read_for_each_request(

@@ -22,6 +22,7 @@ from sevkit.host.doctor.check import (
     why_not,
 )
 from sevkit.host.evidence import SNP_SINCE
+from sevkit.host.kernel_log import LogLine
 from sevkit.host.kvm import VmTypes
 from sevkit.host.reading import value_of
 from sevkit.host.reasons import TEXTS, Reason
@@ -76,6 +77,15 @@ def _kernel(p: Patient) -> Found:
     if release.version >= SNP_SINCE or p.e.sev_snp.parameter is not None:
         return Found(Verdict.PASS, release.text)
     return Found(Verdict.FAIL, release.text, "no SEV-SNP guests before Linux 6.11")
+
+
+def _snp_host(p: Patient) -> Found:
+    """Whether Linux switched SNP on in the CPU (SYSCFG[24]), by what follows from it."""
+    if p.found.snp_initialized:
+        return Found(Verdict.PASS, "on")
+    if iommu_fault(p.e) or p.e.flag("sev_snp") is False or p.e.said(LogLine.RMP_TOO_SMALL):
+        return Found(Verdict.FAIL, "off")
+    return Found(Verdict.SKIP, detail="cannot be told without the firmware or the kernel's log")
 
 
 def _kvm_device(p: Patient) -> Found:
@@ -160,6 +170,15 @@ SYSTEM: Final[tuple[Check, ...]] = (
         _iommu,
         hint_of(Reason.IOMMU_OFF),
         "cpu.sev-snp",
+    ),
+    Check(
+        "kernel.snp-host",
+        "SEV-SNP is on in the CPU",
+        ONLY_SNP,
+        _snp_host,
+        hint_of(Reason.SNP_NOT_INITIALISED),
+        "cpu.sev-snp",
+        snphost="SEV-SNP",
     ),
     Check(
         "kvm.device",

@@ -31,7 +31,7 @@ def test_the_first_processor_is_read_whatever_follows() -> None:
     for text in (MILAN, f"{MILAN}\n{second}", f"{MILAN}\nprocessor\t: 1\nflags\t\t: fp"):
         found = parse_cpuinfo(text)
         assert found.signature == Signature(25, 1, 1)
-        assert found.flags == {"fpu", "svm", "sev", "sev_es", "sev_snp"}
+        assert found.flags == frozenset({"fpu", "svm", "sev", "sev_es", "sev_snp"})
         assert found.physical_bits == 43
         assert found.x86
 

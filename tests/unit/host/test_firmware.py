@@ -90,7 +90,7 @@ def test_keys_of_newer_readers_are_left_out() -> None:
     ],
 )
 def test_half_an_answer_is_none(change: dict[str, Any]) -> None:
-    with pytest.raises(FormatError, match="firmware.json"):
+    with pytest.raises(FormatError, match=r"firmware\.json"):
         parse_firmware(json.dumps({**DOCUMENT, **change}))
 
 
