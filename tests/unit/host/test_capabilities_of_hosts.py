@@ -15,15 +15,17 @@ from sevkit.host.capability import State, Technology
 from sevkit.host.probe import probe_host
 from sevkit.host.reasons import Reason
 from sevkit.host.sources import open_host
+from sevkit.testing.host.booting import boot
 from sevkit.testing.host.defects import DEFECTS, with_defects
 from sevkit.testing.host.presets import PRESETS
-from sevkit.testing.host.write import write_host
+from sevkit.testing.host.tree import File, Link, render_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from sevkit.host.facts import HostFacts
+    from sevkit.testing.host.spec import HostSpec
 
 OK: Final = "usable"
 NO_ES: Final = "absent no-silicon"
@@ -151,11 +153,27 @@ CASES: Final = [
 ]
 
 
+def write(spec: HostSpec, root: Path) -> None:
+    """Write a host without its pods' cgroups, of which a full one has a thousand."""
+    for path, entry in render_tree(spec, boot(spec)).items():
+        place = root / path
+        if "kubepods-burstable-pod" in path:
+            continue
+        if isinstance(entry, File):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(entry.data)
+        elif isinstance(entry, Link):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(entry.target)
+        else:
+            place.mkdir(parents=True, exist_ok=True)
+
+
 @pytest.mark.parametrize(
     ("preset", "defects"), CASES, ids=["-".join([preset, *names]) for preset, names in CASES]
 )
 def test_every_host_is_told_right(preset: str, defects: tuple[str, ...], tmp_path: Path) -> None:
-    write_host(with_defects(preset, defects), tmp_path / "host")
+    write(with_defects(preset, defects), tmp_path / "host")
     with open_host(str(tmp_path / "host")) as source:
         found = decide(probe_host(source))
     answer = expected(preset, *defects) if defects else HEALTHY[preset]
@@ -191,7 +209,6 @@ GUESTS: Final = {
     ("turin", "ciphertext-hiding"): (907, 0, 33),
     ("turin", "ciphertext-hiding-all"): (907, 0, 99),
     ("turin", "no-misc-controller"): (907, 0, 99),
-    ("turin", "asids-exhausted"): (907, 0, 99),
 }
 
 

@@ -121,9 +121,10 @@ def test_what_is_no_failure_is_not_called_one(
 
 
 def test_a_check_that_passes_never_hides_a_no(facts_of: Callable[..., HostFacts]) -> None:
-    """Where a technology is not usable, a check that it needs says so, or could not be made."""
     for name, defect in DEFECTS.items():
-        for preset in sorted(defect.applies_to & {"rome-es", "genoa"}):
+        # A thousand guests change nothing here, and are slow to write.
+        full = name == "asids-exhausted"
+        for preset in sorted(defect.applies_to & ({"naples"} if full else {"rome-es", "genoa"})):
             facts = facts_of(preset, name)
             found, checks = decide(facts), results(facts)
             for technology in Technology:
