@@ -98,7 +98,7 @@ def test_capacity_that_is_left_tells_that_the_firmware_failed(rome: HostFacts) -
 
 def test_next_rip_saving_is_needed(rome: HostFacts) -> None:
     off = Known(value=False)
-    assert reasons(say(rome, modules__sev=off, modules__nrips=off))[0] is Reason.NRIPS_OFF
+    assert reasons(say(rome, modules__sev=off, modules__nrips=off))[:2] == (Reason.NRIPS_OFF,) * 2
     assert reasons(say(rome, modules__nrips=off))[0] is Reason.USABLE
 
 
@@ -254,6 +254,39 @@ def test_sources_that_disagree_about_snp_leave_sev_es_open(genoa: HostFacts) -> 
     assert reasons(facts)[1:] == (Reason.SNP_STATE_UNREAD, Reason.SNP_NOT_INITIALISED)
     unread = say(genoa, firmware=GONE, modules__sev_snp=UNREAD)
     assert reasons(unread)[1:] == (Reason.SNP_STATE_UNREAD, Reason.KVM_UNREAD)
+
+
+def test_what_was_asked_for_goes_before_what_the_log_says(
+    genoa: HostFacts, rome: HostFacts
+) -> None:
+    off, log = Known(value=False), Known(frozenset({LogLine.INIT_FAILED}))
+    asked = Known(("kvm_amd.sev=0",))
+    facts = say(genoa, modules__sev=off, log=log, command_line=asked)
+    assert reasons(facts) == (Reason.KVM_SEV_OFF,) * 3
+    asked = Known(("kvm_amd.sev_es=0",))
+    facts = say(rome, modules__sev_es=off, modules__mmio_caching=off, command_line=asked)
+    assert reasons(facts)[1] is Reason.KVM_ES_OFF
+
+
+def test_sev_that_is_off_takes_the_others_along(genoa: HostFacts) -> None:
+    off = Known(value=False)
+    assert reasons(say(genoa, modules__sev=off, misc__capacity=UNREAD)) == (Reason.KVM_SEV_OFF,) * 3
+    both = say(genoa, modules__sev=off, modules__nrips=off)
+    assert reasons(both) == (Reason.NRIPS_OFF,) * 3
+
+
+def test_what_sev_needs_to_be_known_sev_es_needs_too(
+    rome: HostFacts, facts_of: Callable[..., HostFacts]
+) -> None:
+    log = Known(frozenset({LogLine.INIT_FAILED}))
+    assert reasons(say(rome, firmware=GONE, log=log))[1] is Reason.FIRMWARE_UNREAD
+    assert isinstance(rome.cpuid, Known)
+    strange = Known(replace(rome.cpuid.value, signature=Signature(0x17, 0x71, 0)))
+    facts = say(rome, cpuid=strange, firmware=GONE, sev_device=GONE)
+    assert reasons(facts)[:2] == (Reason.MODEL_NOT_KNOWN,) * 2
+    alone = facts_of("turin", "iommu-off")
+    split = say(alone, modules__ciphertext_hiding_asids=UNREAD, firmware=GONE)
+    assert reasons(split)[1] is Reason.ASID_SPLIT_UNREAD
 
 
 @pytest.mark.parametrize("technology", Technology)
