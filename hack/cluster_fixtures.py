@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def control_plane() -> Iterator[ControlPlane]:
     """Run one etcd and kube-apiserver for the tests of a worker."""
     if not control_plane_build.is_there():
-        pytest.skip("no kube-apiserver: python -m hack.control_plane_build builds it")
+        pytest.skip(control_plane_build.why_not())
     with ControlPlane() as plane:
         yield plane
 
@@ -39,7 +39,7 @@ def namespace(control_plane: ControlPlane) -> str:
 def kubevirt(control_plane: ControlPlane) -> Iterator[KubeVirtCluster]:
     """Install KubeVirt in that control plane, with the gate on."""
     if not kubevirt_admission.is_there():
-        pytest.skip("no kubevirt-admission: python -m hack.kubevirt_admission builds it")
+        pytest.skip(kubevirt_admission.why_not())
     with KubeVirtCluster(control_plane) as cluster:
         yield cluster
 

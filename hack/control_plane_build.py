@@ -57,6 +57,17 @@ def is_there() -> bool:
     return all(os.access(assets() / name, os.X_OK) for name in BINARIES)
 
 
+def why_not() -> str:
+    """Return why the binaries are not there, for whoever goes without."""
+    if os.environ.get("KUBEBUILDER_ASSETS"):
+        reason = "KUBEBUILDER_ASSETS has none"
+    elif shutil.which("go") is None:
+        reason = "go is not installed"
+    else:
+        reason = "python -m hack.control_plane_build builds it"
+    return f"no kube-apiserver: {reason}"
+
+
 def build() -> str:
     """Build what is missing; return a line that says which version there is.
 

@@ -63,6 +63,12 @@ def is_there() -> bool:
         return False
 
 
+def why_not() -> str:
+    """Return why the program is not there, for whoever goes without."""
+    built = "python -m hack.kubevirt_admission builds it"
+    return f"no {NAME}: {built if shutil.which('go') else 'go is not installed'}"
+
+
 def build() -> str:
     """Build what is missing; return a line that says which version there is.
 

@@ -6,7 +6,10 @@ has a code of its own, so that "could not find out" is never read as "no".
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class SevkitError(Exception):
@@ -127,3 +130,19 @@ class InternalError(SevkitError):
     """A bug in sevkit; never a verdict."""
 
     exit_code: ClassVar[int] = 70
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield ``error`` and what is behind it, the nearest first, at most sixteen.
+
+    Packages keep the cause in different places: as Python's own, or among the arguments, as urllib3
+    does.
+    """
+    waiting = [error]
+    for _ in range(16):
+        if not waiting:
+            return
+        one = waiting.pop(0)
+        yield one
+        behind = (one.__cause__, one.__context__, *one.args)
+        waiting += [item for item in behind if isinstance(item, BaseException)]

@@ -27,7 +27,7 @@ from urllib3.connection import HTTPSConnection
 
 from sevkit.cluster.access import Access, ClientCertificate, read_file
 from sevkit.cluster.errors import BadAnswer, Timeout, Unreachable, parse_status
-from sevkit.errors import ClusterError
+from sevkit.errors import ClusterError, causes_of
 from sevkit.secret import Secret
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ _FAILURES: Final[tuple[tuple[type[BaseException], type[ClusterError], str, str],
 
 def explain(error: BaseException) -> ClusterError:
     """Return the error that says what ``error``, or what is behind it, means."""
-    causes = tuple(_causes(error))
+    causes = tuple(causes_of(error))
     for kind, meaning, message, hint in _FAILURES:
         found = next((cause for cause in causes if isinstance(cause, kind)), None)
         if isinstance(found, ssl.SSLCertVerificationError):
@@ -256,15 +256,3 @@ def explain(error: BaseException) -> ClusterError:
         if found is not None:
             return meaning(message, hint=hint)
     return Unreachable("API server cannot be reached", hint=_TRY)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield what is behind ``error``: urllib3 keeps it as a cause or among the arguments."""
-    waiting = [error]
-    for _ in range(16):
-        if not waiting:
-            return
-        one = waiting.pop(0)
-        yield one
-        behind = (one.__cause__, one.__context__, *one.args)
-        waiting += [item for item in behind if isinstance(item, BaseException)]

@@ -25,13 +25,13 @@ import urllib3.exceptions
 from urllib3.connection import HTTPSConnection
 
 from sevkit import __version__
-from sevkit.errors import FormatError, KeyServiceError, UsageError
+from sevkit.errors import FormatError, KeyServiceError, UsageError, causes_of
 from sevkit.kds.content import check_content, size_limit
 from sevkit.kds.deadline import CONNECT_SECONDS, Deadline, DeadlineContext, connect
 from sevkit.kds.urls import AMD_KEY_SERVICE, Resource, check_base_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 ATTEMPTS: Final = 5
 BUDGET_SECONDS: Final = 60.0
@@ -311,7 +311,7 @@ _FAILURES: Final[tuple[tuple[type[BaseException], str, str], ...]] = (
 
 
 def _explain(error: BaseException) -> KeyServiceError:
-    causes = tuple(_causes(error))
+    causes = tuple(causes_of(error))
     for kind, message, hint in _FAILURES:
         found = next((cause for cause in causes if isinstance(cause, kind)), None)
         if isinstance(found, ssl.SSLCertVerificationError):
@@ -319,15 +319,3 @@ def _explain(error: BaseException) -> KeyServiceError:
         if found is not None:
             return KeyServiceError(message, hint=hint)
     return KeyServiceError("key service cannot be reached", hint=_OFFLINE)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield what is behind ``error``: urllib3 keeps it as a cause or among the arguments."""
-    waiting = [error]
-    for _ in range(16):
-        if not waiting:
-            return
-        one = waiting.pop(0)
-        yield one
-        behind = (one.__cause__, one.__context__, *one.args)
-        waiting += [item for item in behind if isinstance(item, BaseException)]

@@ -179,7 +179,7 @@ def servers_of(folder: str) -> list[int]:
     return found
 
 
-@pytest.mark.skipif(not control_plane_build.is_there(), reason="no kube-apiserver")
+@pytest.mark.skipif(not control_plane_build.is_there(), reason=control_plane_build.why_not())
 def test_killing_its_owner_leaves_no_server_and_the_next_start_sweeps() -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", _OWNER], cwd=ROOT, stdout=subprocess.PIPE, text=True

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def server() -> Iterator[AdmissionServer]:
     if not kubevirt_admission.is_there():
-        pytest.skip("no kubevirt-admission: python -m hack.kubevirt_admission builds it")
+        pytest.skip(kubevirt_admission.why_not())
     with AdmissionServer(kubevirt_resource()) as running:
         yield running
 

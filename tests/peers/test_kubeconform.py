@@ -89,7 +89,7 @@ def kubeconform(
 ) -> Kubeconform:
     program = find_program("kubeconform", "kubeconform")
     if not kubevirt_admission.is_there():
-        pytest.skip("no kubevirt-admission: python -m hack.kubevirt_admission builds it")
+        pytest.skip(kubevirt_admission.why_not())
     folder = tmp_path_factory.mktemp("schemas")
     for definition in crds():
         kind, group = definition["spec"]["names"]["kind"].lower(), definition["spec"]["group"]

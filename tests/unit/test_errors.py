@@ -69,3 +69,17 @@ def test_a_verification_error_always_names_a_check() -> None:
 def test_a_key_service_error_carries_the_time_to_wait() -> None:
     assert errors.KeyServiceError("x", retry_after=10.0).retry_after == 10.0
     assert errors.KeyServiceError("x").retry_after is None
+
+
+def test_what_is_behind_an_error_is_found_wherever_it_was_kept() -> None:
+    deep, kept, given = OSError("deep"), ValueError("kept"), KeyError("given")
+    kept.__cause__ = deep
+    outer = RuntimeError("outer", given)
+    outer.__context__ = kept
+    assert list(errors.causes_of(outer)) == [outer, kept, given, deep]
+
+
+def test_errors_that_stand_behind_each_other_end() -> None:
+    one, other = OSError("one"), OSError("other")
+    one.__cause__, other.__cause__ = other, one
+    assert len(list(errors.causes_of(one))) == 16
