@@ -105,15 +105,20 @@ class SimulatedAmd:
 
     @classmethod
     def load(cls, folder: Path) -> SimulatedAmd:
-        """Return what ``save`` wrote; an absent folder is a new AMD. Raises ``FormatError``."""
+        """Return what ``save`` wrote; an absent folder is a new AMD.
+
+        Raises ``FormatError`` for what ``save`` did not write, also for chips whose roots are gone:
+        new ones would be another AMD's. Raises ``HostReadError`` for a file that cannot be read.
+        """
         amd = cls()
-        if not (folder / _CHIPS).exists():
-            return amd
         for line in ProductLine:
             if (folder / f"{line.casefold()}-ark.key").exists():
                 amd._load_line(folder, line)
-        for product, secret in _parse_chips(_read(folder / _CHIPS)):
-            amd.make_chip(product, secret)
+        if (folder / _CHIPS).exists():
+            for product, secret in _parse_chips(_read(folder / _CHIPS)):
+                if product.line not in amd._sev:
+                    raise FormatError(_CHIPS, f"names a chip of {product}, whose roots are gone")
+                amd.make_chip(product, secret)
         return amd
 
     def _load_line(self, folder: Path, line: ProductLine) -> None:

@@ -92,6 +92,21 @@ def test_a_lost_certificate_is_not_taken_for_another(saved: Path) -> None:
         SimulatedAmd.load(saved)
 
 
+def test_chips_whose_roots_are_gone_get_no_others(saved: Path) -> None:
+    for path in saved.glob("milan-*"):
+        path.unlink()
+    with pytest.raises(FormatError, match="roots are gone"):
+        SimulatedAmd.load(saved)
+
+
+def test_roots_without_chips_stay_the_roots(milan: SimulatedAmd, saved: Path) -> None:
+    (saved / "chips.json").unlink()
+    again = SimulatedAmd.load(saved)
+    assert again.chips == []
+    chip = again.make_chip(Product.MILAN)
+    assert chip.sev_roots.root == milan.sev_roots(ProductLine.MILAN).root
+
+
 def test_a_line_without_snp_has_no_x509_roots() -> None:
     with pytest.raises(UsageError, match="Rome has no SNP"):
         SimulatedAmd().snp_roots(ProductLine.ROME)
