@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _VERSIONS: Final = ("kubevirt.io/v1", "kubevirt.io/v1alpha3")
 _KINDS: Final = ("VirtualMachine", "VirtualMachineInstance")
-#: How ``kubectl get`` wraps what it answers.
-_LISTS: Final = ("List", *(f"{kind}List" for kind in _KINDS))
+#: How the kinds end that ``kubectl get`` wraps what it answers in.
+_LIST: Final = "List"
 _NAME: Final = "manifest"
 
 #: The guest policy that KubeVirt gives each mode: NODBG; NODBG and ES; SMT allowed, reserved one.
@@ -57,17 +57,17 @@ class ManifestLaunch:
 def parse_manifest(documents: tuple[Json, ...]) -> ManifestLaunch:
     """Return what the one VM or VMI among ``documents`` says; other kinds are passed over.
 
-    A list, as ``kubectl get`` prints it, stands for its items.
+    A list, as ``kubectl get`` prints it, stands for its items, which inherit what they are from it.
 
     Raises ``UsageError`` for none, several, or one that is not confidential, ``FormatError`` for
     fields that are not what KubeVirt's schema says.
     """
     found = [
         document
-        for document in _flat(documents)
-        if isinstance(document, dict)
-        and document.get("apiVersion") in _VERSIONS
-        and document.get("kind") in _KINDS
+        for whole in documents
+        if isinstance(whole, dict)
+        for document in _flat(whole)
+        if document.get("apiVersion") in _VERSIONS and document.get("kind") in _KINDS
     ]
     if len(found) != 1:
         raise UsageError(
@@ -77,17 +77,28 @@ def parse_manifest(documents: tuple[Json, ...]) -> ManifestLaunch:
     return _launch(found[0])
 
 
-def _flat(documents: tuple[Json, ...]) -> Iterator[Json]:
-    for document in documents:
-        items = document.get("items") if isinstance(document, dict) else None
-        if (
-            isinstance(document, dict)
-            and document.get("kind") in _LISTS
-            and isinstance(items, list)
-        ):
-            yield from items
-        else:
-            yield document
+def _flat(document: dict[str, Json]) -> Iterator[dict[str, Json]]:
+    """Yield the objects that kubectl makes of a document.
+
+    Whatever has ``items`` is a list to kubectl, which makes those and not the object that has them.
+    """
+    if "items" not in document:
+        yield document
+        return
+    kind = document.get("kind")
+    if not isinstance(kind, str) or not kind.endswith(_LIST):
+        raise FormatError(_NAME, f"kind {str(kind)[:40]!r} has items and is not a list")
+    items = document["items"]
+    if not isinstance(items, list | None):
+        raise FormatError(_NAME, "items is not a list")
+    inherited = {"apiVersion": document.get("apiVersion"), "kind": kind.removesuffix(_LIST)}
+    for item in items or ():
+        if not isinstance(item, dict):
+            raise FormatError(_NAME, "an item of a list is not a mapping")
+        if "items" in item:
+            raise FormatError(_NAME, "an item of a list is a list")
+        said = (item.get(key) for key in inherited)
+        yield item if any(value and isinstance(value, str) for value in said) else item | inherited
 
 
 def _launch(document: dict[str, Json]) -> ManifestLaunch:
@@ -123,7 +134,13 @@ def _launch(document: dict[str, Json]) -> ManifestLaunch:
 
 
 def _mode(security: dict[str, Json], indirect: str) -> Mode:
-    kinds = sorted(key for key in ("sev", "snp", "tdx") if security.get(key) is not None)
+    # A mapping, be it an empty one, asks for it; null does not.
+    asked = {
+        key: _mapping(security, key)
+        for key in ("sev", "snp", "tdx")
+        if security.get(key) is not None
+    }
+    kinds = list(asked)
     if not kinds:
         where = f"its {indirect} may: then" if indirect else "add sev: {} or snp: {} to it, or"
         raise UsageError(
@@ -134,7 +151,7 @@ def _mode(security: dict[str, Json], indirect: str) -> Mode:
         raise UsageError(f"launchSecurity {' and '.join(kinds)} is not sev or snp alone")
     if kinds == ["snp"]:
         return Mode.SNP
-    encrypted = _mapping(_mapping(security, "sev"), "policy").get("encryptedState")
+    encrypted = _mapping(asked["sev"], "policy").get("encryptedState")
     if encrypted is not None and not isinstance(encrypted, bool):
         raise FormatError(_NAME, "encryptedState is not true or false")
     return Mode.SEV_ES if encrypted else Mode.SEV

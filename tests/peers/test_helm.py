@@ -151,7 +151,7 @@ def test_the_values_of_a_chart_are_read_as_helm_reads_them(template: Template) -
         )
 
 
-@pytest.mark.parametrize(("text", "value"), [("'yes'", True), ("'010'", 8), ("1000000", 1e6)])
+@pytest.mark.parametrize(("text", "value"), [("'yes'", True), ("'010'", 8), ("1000000", 1_000_000)])
 def test_text_that_a_template_does_not_quote_is_read_again(
     template: Template, text: str, value: object
 ) -> None:

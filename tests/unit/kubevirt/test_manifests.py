@@ -175,10 +175,58 @@ def test_a_list_stands_for_its_items(kind: str) -> None:
     assert parse_manifest((listed,)).mode is Mode.SEV_ES
     with pytest.raises(UsageError, match="holds 2 VMs"):
         parse_manifest((listed, vmi()))
-    items: tuple[Json, ...] = (None, {"a": 1}, "text")
-    for broken in items:
+    with pytest.raises(UsageError, match="holds 0 VMs"):
+        parse_manifest(({**listed, "items": None}, {"kind": ["List"]}))
+
+
+@pytest.mark.parametrize("named", [{}, {"kind": None}, {"kind": "", "apiVersion": ""}])
+def test_an_item_that_does_not_say_what_it_is_is_what_its_list_says(named: dict[str, Json]) -> None:
+    bare: dict[str, Json] = {"spec": vmi()["spec"], **named}
+    kind = "VirtualMachineInstanceList"
+    listed: dict[str, Json] = {"apiVersion": "kubevirt.io/v1", "kind": kind, "items": [bare]}
+    assert parse_manifest((listed,)).kind == "VirtualMachineInstance"
+    others: tuple[dict[str, Json], ...] = (
+        {**listed, "kind": "List"},
+        {**listed, "kind": "PodList"},
+        {**listed, "apiVersion": "v1"},
+        {**listed, "items": [{**bare, "kind": "Pod"}]},
+        {**listed, "items": [{**bare, "apiVersion": "kubevirt.io/v1"}]},
+    )
+    for other in others:
         with pytest.raises(UsageError, match="holds 0 VMs"):
-            parse_manifest(({**listed, "items": broken}, {"kind": ["List"]}))
+            parse_manifest((other,))
+
+
+@pytest.mark.parametrize("items", [[vmi(SEV)], [], None])
+@pytest.mark.parametrize("kind", ["VirtualMachineInstance", "Secret", "", None, ["List"]])
+def test_what_has_items_and_is_no_list_is_refused(kind: Json, items: Json) -> None:
+    with pytest.raises(FormatError, match="has items and is not a list"):
+        parse_manifest(({**vmi(), "kind": kind, "items": items}, vmi()))
+
+
+@pytest.mark.parametrize(
+    ("items", "match"),
+    [
+        ({"a": 1}, "items is not a list"),
+        ("text", "items is not a list"),
+        ([vmi(), "text"], "an item of a list is not a mapping"),
+        ([None], "an item of a list is not a mapping"),
+        ([{"apiVersion": "v1", "kind": "List", "items": [vmi()]}], "an item of a list is a list"),
+        ([{**vmi(), "items": None}], "an item of a list is a list"),
+    ],
+)
+def test_a_list_that_kubectl_does_not_take_is_refused(items: Json, match: str) -> None:
+    listed: dict[str, Json] = {"apiVersion": "v1", "kind": "List", "items": items}
+    with pytest.raises(FormatError, match=match):
+        parse_manifest((listed, vmi()))
+
+
+@pytest.mark.parametrize("value", [True, 0, "", "{}", []])
+@pytest.mark.parametrize("key", ["sev", "snp", "tdx"])
+def test_launch_security_that_is_not_a_mapping_is_refused(key: str, value: Json) -> None:
+    for security in ({key: value}, {"sev": {}, "snp": {}, key: value}):
+        with pytest.raises(FormatError, match=f"{key} is not a mapping"):
+            parse_manifest((vmi(security),))
 
 
 @pytest.mark.parametrize("architecture", ["arm64", "s390x", 7])
