@@ -20,10 +20,10 @@ from sevkit.cluster.errors import BadAnswer
 from sevkit.cluster.quantity import same_quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from sevkit.cluster.api import ApiServer
-    from sevkit.cluster.errors import Conflict
+    from sevkit.cluster.errors import Conflict, Contested
     from sevkit.documents import Json
 
 AGENT_MANAGER: Final = "sevkit-node-agent"
@@ -57,6 +57,13 @@ class NodeKeys:
             self.labels | other.labels,
             self.annotations | other.annotations,
             self.capacity | other.capacity,
+        )
+
+    def __sub__(self, other: NodeKeys) -> NodeKeys:
+        return NodeKeys(
+            self.labels - other.labels,
+            self.annotations - other.annotations,
+            self.capacity - other.capacity,
         )
 
 
@@ -136,10 +143,15 @@ def parse_node(answer: Json) -> NodeView:
     )
 
 
-def contested_keys(conflict: Conflict) -> NodeKeys:
-    """Return the keys that a conflict names; others of its fields are left out."""
+def contested_keys(
+    conflict: Conflict, where: Callable[[Contested], bool] = lambda _: True
+) -> NodeKeys:
+    """Return the keys that a conflict names, those ``where`` it says so.
+
+    Fields that are no label, annotation or capacity are left out.
+    """
     found: dict[str, set[str]] = {name: set() for name in _PLACES}
-    for contested in conflict.contested:
+    for contested in filter(where, conflict.contested):
         match = _FIELD.fullmatch(contested.field)
         if match and contested.field.startswith(f".{_PLACES[match[1]][0]}."):
             found[match[1]].add(match[2])

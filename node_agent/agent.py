@@ -1,0 +1,244 @@
+"""The node agent's one state machine: when to probe, when to publish, and what. No I/O, no clock.
+
+Theory of operation. ``step(now)`` does what is due at ``now``, in seconds of any clock that only
+goes forward, and returns when it wants to be called again. Two things become due. A probe, every
+``Rhythm.probe`` seconds: what it finds is believed or held by ``Steadiness`` and becomes a word
+together with the last one, of which nothing is dropped that merely could not be read. And a
+publication: if the word is another than the one that is published, or when the whole of it has
+to be said again, because nobody watches whether it is still there. A publication that fails is
+tried again, ever more rarely, with the newest word.
+
+The first of all waits for a moment of its own within ``Rhythm.spread``: a roll-out starts
+thousands of agents at once. It begins with ``Sink.recall``, once. When the kubelet has started
+anew the word is said again soon and once more a little later, because the kubelet's registration,
+which may zero it, comes before or after the sign of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol, final
+
+from node_agent.backoff import Backoff, jittered
+from node_agent.news import capability_events, contested_event
+from node_agent.steadiness import Steadiness
+from sevkit.cluster.errors import StatusError
+from sevkit.errors import SevkitError
+from sevkit.kubevirt.labels import NodeWord, encode_node_word
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from random import Random
+
+    from node_agent.sink import Published, Sink
+    from sevkit.cluster.errors import Contested
+    from sevkit.cluster.events import NodeEvent
+    from sevkit.host.capability import Capabilities
+
+#: After a sign that the kubelet started: when to say it again, and when once more; seconds.
+SOON: Final = (5.0, 20.0)
+ONCE_MORE: Final = (60.0, 120.0)
+#: Events that wait to be told while they cannot be.
+_UNTOLD: Final = 16
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """Seconds between probes and between whole words, both ± 20 %; ``spread`` is the first's."""
+
+    probe: float = 60.0
+    whole: float = 6 * 3600.0
+    spread: float = 120.0
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+class Observer(Protocol):
+    """Whoever wants to know what the agent does: metrics, health and the log."""
+
+    def probed(self, found: Capabilities) -> None:
+        """Learn that a probe went well."""
+        ...
+
+    def probe_failed(self, error: Exception) -> None:
+        """Learn that a probe raised, which none should: what was known stays."""
+        ...
+
+    def published(self, word: NodeWord, contested: Sequence[Contested]) -> None:
+        """Learn that a word is published, by this publication or already."""
+        ...
+
+    def happened(self, event: NodeEvent) -> None:
+        """Learn what is news for people."""
+        ...
+
+    def publish_failed(self, error: SevkitError, wait: float) -> None:
+        """Learn that a publication failed, and is tried again after ``wait`` seconds."""
+        ...
+
+    def tell_failed(self, error: SevkitError) -> None:
+        """Learn that events could not be told, until the next publication."""
+        ...
+
+
+@final
+class Agent:
+    """One node's agent. ``probe`` may raise anything, ``is_kubelet_new`` nothing."""
+
+    def __init__(
+        self,
+        probe: Callable[[], Capabilities],
+        sink: Sink,
+        observer: Observer,
+        *,
+        random: Random,
+        rhythm: Rhythm = Rhythm(),
+        is_kubelet_new: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._probe: Final = probe
+        self._sink: Final = sink
+        self._observer: Final = observer
+        self._random: Final = random
+        self._rhythm: Final = rhythm
+        self._is_kubelet_new: Final = is_kubelet_new
+        self._steadiness: Final = Steadiness()
+        self._found: Capabilities | None = None
+        self._last: NodeWord | None = None
+        self._published: NodeWord | None = None
+        self._made: tuple[Capabilities, NodeWord | None, NodeWord] | None = None
+        self._contested: tuple[Contested, ...] = ()
+        self._untold: list[NodeEvent] = []
+        self._failures = 0
+        self._probe_at = -math.inf
+        self._not_before: float | None = None
+        self._whole_at = math.inf
+        self._once_more = False
+
+    def hurry(self) -> None:
+        """Make a probe due now."""
+        self._probe_at = -math.inf
+
+    def step(self, now: float) -> float:
+        """Do what is due, and return when to be called again."""
+        if self._not_before is None:
+            self._not_before = now + self._random.uniform(0, self._rhythm.spread)
+        if now >= self._probe_at:
+            self._look(now)
+            self._probe_at = now + jittered(self._rhythm.probe, self._random)
+        word = self._word()
+        due = self._due(word)
+        if word is not None and now >= due:
+            self._publish(word, now)
+            due = self._due(self._word())
+        return min(self._probe_at, due)
+
+    def publish_once(self) -> NodeWord:
+        """Probe and publish now, once, without patience. Raises ``SevkitError``."""
+        self._found = found = self._probe()
+        self._observer.probed(found)
+        self._recall()
+        word = encode_node_word(found, self._last)
+        if not self._sink.holds(word):
+            self._say(word, found, whole=True)
+            self._tell()
+        else:
+            self._observer.published(word, ())
+        return word
+
+    def _look(self, now: float) -> None:
+        try:
+            found = self._probe()
+        except Exception as error:  # noqa: BLE001  # a bug in a probe must not take labels down
+            self._observer.probe_failed(error)
+        else:
+            self._observer.probed(found)
+            self._found = self._steadiness.settle(found)
+        if self._is_kubelet_new():
+            self._whole_at = min(self._whole_at, now + self._random.uniform(*SOON))
+            self._once_more = True
+
+    def _word(self) -> NodeWord | None:
+        """Return what is to be published; made anew only if what goes into it is another."""
+        if self._found is None:
+            return None
+        if self._made is None or self._made[:2] != (self._found, self._last):
+            word = encode_node_word(self._found, self._last)
+            self._made = (self._found, self._last, word)
+        return self._made[2]
+
+    def _due(self, word: NodeWord | None) -> float:
+        """Return when there is something to publish, infinite for never."""
+        if word is None or self._not_before is None:
+            return math.inf
+        is_news = word != self._published
+        return self._not_before if is_news else max(self._whole_at, self._not_before)
+
+    def _publish(self, word: NodeWord, now: float) -> None:
+        found = self._found
+        if found is None:  # then there is no word either
+            return
+        is_whole = now >= self._whole_at
+        try:
+            if self._last is None:
+                word, is_whole = self._first(found)
+            if is_whole or word != self._published:
+                self._say(word, found, whole=is_whole)
+        except SevkitError as error:
+            self._failures += 1
+            asked = error.retry_after if isinstance(error, StatusError) else None
+            wait = self._rhythm.backoff.delay(self._failures, self._random, at_least=asked or 0.0)
+            self._not_before = now + wait
+            self._observer.publish_failed(error, wait)
+            return
+        self._failures, self._not_before = 0, now
+        if is_whole or self._whole_at == math.inf:
+            self._whole_at = now + self._next_whole()
+        self._tell_quietly()
+
+    def _first(self, found: Capabilities) -> tuple[NodeWord, bool]:
+        """Recall what was published, once; return the word and whether all of it is to be said."""
+        self._recall()
+        word = encode_node_word(found, self._last)
+        if not self._sink.holds(word):
+            return word, True
+        self._published = word
+        self._observer.published(word, ())
+        return word, False
+
+    def _recall(self) -> None:
+        if self._last is None:
+            self._last = self._sink.recall()
+
+    def _next_whole(self) -> float:
+        if self._once_more:
+            self._once_more = False
+            return self._random.uniform(*ONCE_MORE)
+        return jittered(self._rhythm.whole, self._random)
+
+    def _say(self, word: NodeWord, found: Capabilities, *, whole: bool) -> None:
+        before = self._last or NodeWord()
+        done: Published = self._sink.publish(word, whole=whole)
+        self._last = self._published = word
+        self._observer.published(word, done.contested)
+        events = list(capability_events(before, found))
+        if done.contested and (whole or done.contested != self._contested):
+            events.append(contested_event(done.contested))
+        self._contested = done.contested
+        for event in events:
+            self._observer.happened(event)
+        self._untold = [*self._untold, *events][-_UNTOLD:]
+
+    def _tell(self) -> None:
+        events, self._untold = self._untold, []
+        if events:
+            self._sink.tell(events)
+
+    def _tell_quietly(self) -> None:
+        events = self._untold
+        try:
+            self._tell()
+        except SevkitError as error:
+            # Told with the next publication; an hour's silence about a tier is no lost label.
+            self._untold = events
+            self._observer.tell_failed(error)

@@ -1,0 +1,92 @@
+"""Where a node's word goes: the sinks' Protocol, and the two that need no cluster."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol, TextIO, final
+
+from sevkit.kubevirt.labels import NodeWord
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sevkit.cluster.errors import Contested
+    from sevkit.cluster.events import NodeEvent
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What came of publishing; ``contested`` are the fields that were left to others."""
+
+    contested: tuple[Contested, ...] = ()
+
+
+class Sink(Protocol):
+    """Something that publishes words. Every method may raise a ``SevkitError``."""
+
+    def recall(self) -> NodeWord:
+        """Return what was published before, by whoever ran here before; nothing is empty."""
+        ...
+
+    def holds(self, word: NodeWord) -> bool:
+        """Return whether exactly this is published already; asked after ``recall`` only."""
+        ...
+
+    def publish(self, word: NodeWord, *, whole: bool) -> Published:
+        """Make ``word`` what is published. ``whole``: try again what was left to others."""
+        ...
+
+    def tell(self, events: Sequence[NodeEvent]) -> None:
+        """Tell people, where this sink can; nothing depends on it."""
+        ...
+
+
+@final
+class StdoutSink:
+    """One JSON document a word: ``{"labels": …, "annotations": …, "capacity": …}``, one a line."""
+
+    def __init__(self, stream: TextIO, *, indent: int | None = None) -> None:
+        self._stream: Final = stream
+        self._indent: Final = indent
+
+    def recall(self) -> NodeWord:
+        """Return nothing: nobody was here before."""
+        return NodeWord()
+
+    def holds(self, word: NodeWord) -> bool:  # noqa: ARG002  # the Protocol's signature
+        """Return False: nothing is known of a stream's past."""
+        return False
+
+    def publish(self, word: NodeWord, *, whole: bool) -> Published:  # noqa: ARG002  # the Protocol's
+        """Print it."""
+        print(json.dumps(word.to_json(), indent=self._indent), file=self._stream, flush=True)
+        return Published()
+
+    def tell(self, events: Sequence[NodeEvent]) -> None:
+        """Leave it to the log."""
+
+
+@final
+class DryRun:
+    """What a sink would publish, printed instead: it is asked, and never told."""
+
+    def __init__(self, sink: Sink, printer: StdoutSink) -> None:
+        self._sink: Final = sink
+        self._printer: Final = printer
+
+    def recall(self) -> NodeWord:
+        """Return what the sink recalls."""
+        return self._sink.recall()
+
+    def holds(self, word: NodeWord) -> bool:  # noqa: ARG002  # the Protocol's signature
+        """Print it in any case: that is what was asked for."""
+        return False
+
+    def publish(self, word: NodeWord, *, whole: bool) -> Published:
+        """Print it."""
+        return self._printer.publish(word, whole=whole)
+
+    def tell(self, events: Sequence[NodeEvent]) -> None:
+        """Tell nobody."""
