@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hack import control_plane_build, kubevirt_admission
+from hack.cluster_pod import NodePod, allow, node_with_pod
 from hack.control_plane import ControlPlane
 from hack.kubevirt_cluster import DEFAULT_GATES, KubeVirtCluster
+from hack.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +36,27 @@ def namespace(control_plane: ControlPlane) -> str:
     accounts = f"/api/v1/namespaces/{name}/serviceaccounts"
     admin.create(accounts, {"metadata": {"name": "default"}})
     return name
+
+
+@pytest.fixture
+def node_pod(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[NodePod]:
+    """Lend a pod on a node of its own, whose service account has no rights."""
+    with node_with_pod(control_plane, namespace, tmp_path) as pod:
+        yield pod
+
+
+@pytest.fixture
+def allowed_pod(node_pod: NodePod) -> NodePod:
+    """Lend the same, with the rights that the design gives the node agent."""
+    allow(node_pod)
+    return node_pod
+
+
+@pytest.fixture
+def wire(control_plane: ControlPlane) -> Iterator[Wire]:
+    """Lend a wire to the API server that can be made to misbehave."""
+    with Wire(control_plane.url) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -142,6 +142,7 @@ class ControlPlane(Started):
         self.folder: Path = Path()
         self.url: str = ""
         self._etcd: subprocess.Popen[bytes] | None = None
+        self._server: subprocess.Popen[bytes] | None = None
 
     @property
     def ca(self) -> bytes:
@@ -189,6 +190,19 @@ class ControlPlane(Started):
         lines = path.read_text().split("\n")[:-1]  # the last may be half written
         return [json.loads(line) for line in lines]
 
+    def stop_api(self) -> None:
+        """Stop the API server, and leave etcd as it is."""
+        if self._server is not None:
+            _stop(self._server)
+
+    def start_api(self) -> None:
+        """Start the API server again, at the address that it had."""
+        port = int(self.url.rpartition(":")[2])
+        self._server = self._spawn("kube-apiserver", self._api_flags(port))
+        if not self._wait_until_ready(self._server):
+            message = f"kube-apiserver: {self._tail('kube-apiserver')}"
+            raise ControlPlaneError(message)
+
     def _start(self) -> None:
         sweep()
         if not control_plane_build.is_there():
@@ -202,6 +216,7 @@ class ControlPlane(Started):
             self.url = f"https://127.0.0.1:{port}"
             server = self._spawn("kube-apiserver", self._api_flags(port))
             if self._wait_until_ready(server):
+                self._server = server
                 return
             said = self._tail("kube-apiserver")
             if "address already in use" not in said or attempt == ATTEMPTS - 1:
