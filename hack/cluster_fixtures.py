@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hack import control_plane_build, kubevirt_admission
+from hack.agent_scene import Scene, open_scene
 from hack.cluster_pod import NodePod, allow, node_with_pod
 from hack.control_plane import ControlPlane
 from hack.kubevirt_cluster import DEFAULT_GATES, KubeVirtCluster
@@ -50,6 +51,13 @@ def allowed_pod(node_pod: NodePod) -> NodePod:
     """Lend the same, with the rights that the design gives the node agent."""
     allow(node_pod)
     return node_pod
+
+
+@pytest.fixture
+def scene(allowed_pod: NodePod, tmp_path: Path) -> Iterator[Scene]:
+    """Lend a simulated host for a node agent on that node."""
+    with open_scene(allowed_pod, tmp_path) as opened:
+        yield opened
 
 
 @pytest.fixture
