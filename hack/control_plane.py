@@ -51,7 +51,6 @@ _AUDIT_POLICY: Final = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
-    "rules": [{"level": "RequestResponse"}],
 }
 
 
@@ -61,10 +60,14 @@ class ControlPlaneError(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """What a test may want otherwise: extra flags of the API server, and feature gates."""
+    """What a test may want otherwise: extra flags of the API server, and feature gates.
+
+    ``audit_level`` is how much of each request the audit log has.
+    """
 
     flags: tuple[str, ...] = ()
     feature_gates: tuple[str, ...] = ()
+    audit_level: str = "RequestResponse"
 
 
 def base_folder() -> Path:
@@ -209,7 +212,7 @@ class ControlPlane(Started):
             message = "the binaries are not there: python -m hack.control_plane_build"
             raise ControlPlaneError(message)
         self.folder = own_folder(self._stack)
-        _write_credentials(self.folder)
+        _write_credentials(self.folder, self._options.audit_level)
         self._etcd = self._spawn("etcd", _etcd_flags(self.folder))
         for attempt in range(ATTEMPTS):
             port = _free_port()
@@ -284,7 +287,7 @@ def _free_port() -> int:
     return port
 
 
-def _write_credentials(folder: Path) -> None:
+def _write_credentials(folder: Path, level: str) -> None:
     now = datetime.now(UTC)
     authority = create_authority("sevkit test control plane", lifetime=_LIFETIME, now=now)
     names = ["127.0.0.1", "localhost", "kubernetes.default.svc"]
@@ -299,7 +302,7 @@ def _write_credentials(folder: Path) -> None:
         "server.key": server.key.reveal(),
         "service-account.key": _pem(key),
         "tokens.csv": f'{ADMIN_TOKEN},admin,admin,"system:masters"\n'.encode(),
-        "audit-policy.json": json.dumps(_AUDIT_POLICY).encode(),
+        "audit-policy.json": json.dumps({**_AUDIT_POLICY, "rules": [{"level": level}]}).encode(),
     }
     for name, data in files.items():
         path = folder / name
