@@ -22,14 +22,25 @@ class Load:
     def __init__(self, say: Callable[[str, object], None]) -> None:
         self._say: Final = say
 
-    def run(self, what: str, threads: int, do: Callable[[_T], _R], rows: Iterable[_T]) -> list[_R]:
-        """Return what ``do`` returned for each row, in order; the first error ends it."""
+    def run(
+        self,
+        what: str,
+        threads: int,
+        do: Callable[[_T], _R],
+        rows: Iterable[_T],
+        *,
+        limit: float = LIMIT,
+    ) -> list[_R]:
+        """Return what ``do`` returned for each row, in order; the first error ends it.
+
+        Raises ``TimeoutError`` where it took more than ``limit`` seconds.
+        """
         started = time.monotonic()
         with ThreadPoolExecutor(threads) as pool:
             done = list(pool.map(do, rows))
         seconds = time.monotonic() - started
-        if seconds > LIMIT:
-            message = f"{len(done)} {what} took {seconds:.0f} s, more than {LIMIT:g}"
+        if seconds > limit:
+            message = f"{len(done)} {what} took {seconds:.0f} s, more than {limit:g}"
             raise TimeoutError(message)
         rate = len(done) / seconds
         self._say("said", f"{len(done)} {what}: {seconds:.1f} s, {rate:.0f}/s, {threads} threads")
