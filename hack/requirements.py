@@ -1,7 +1,7 @@
 """Write the requirement files that pip installs from, out of uv.lock, with every hash.
 
-They are for machines without uv. ``libvirt-python`` stands apart because it has no wheels, and a
-development machine without libvirt's headers goes without it.
+They are for machines without uv, and for the image. ``libvirt-python`` stands apart because it has
+no wheels, and a development machine without libvirt's headers goes without it.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ def split(exported: str) -> dict[str, str]:
 
 
 def main() -> int:
-    """Write both files."""
+    """Write all three files."""
     blocks = split(export("--all-extras"))
     apart = blocks.pop(APART)
     (ROOT / "hack/requirements.txt").write_text(_HEAD + "".join(blocks.values()))
     (ROOT / "hack/requirements-libvirt.txt").write_text(_HEAD + apart)
+    image = split(export("--extra", "agent", "--no-dev"))
+    (ROOT / "deploy/node-agent/requirements.txt").write_text(_HEAD + "".join(image.values()))
     return 0
 
 

@@ -76,8 +76,11 @@ class NfdSink:
 def encode_features(word: NodeWord) -> str:
     """Return the file's text."""
     labels = [f"{key}={value}" for key, value in sorted(word.labels.items())]
-    guests = [f"{_renamed(key)}={value}" for key, value in sorted(word.capacity.items())]
-    return "\n".join([*labels, "# +no-label", *guests, ""])
+    # The directive is for the next line alone.
+    guests = [
+        f"# +no-label\n{_renamed(key)}={value}" for key, value in sorted(word.capacity.items())
+    ]
+    return "\n".join([*labels, *guests, ""])
 
 
 def parse_features(text: str) -> NodeWord:
