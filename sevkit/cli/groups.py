@@ -58,6 +58,11 @@ node: Final = LazyGroup(
     },
     "What this host can do, and why not, with the fix.",
 )
+cluster: Final = LazyGroup(
+    "cluster",
+    {"nodes": ("sevkit.cli.cluster_nodes:command", "Which node can run what, and why not.")},
+    "What the nodes of a cluster can do, and why not, with the fix.",
+)
 simulate: Final = LazyGroup(
     "simulate",
     {

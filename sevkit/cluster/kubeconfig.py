@@ -123,8 +123,8 @@ def read_kubeconfig(
 
     ``plugin_environ`` is the environment for an ``exec`` plugin; None allows no plugin. Files that
     do not exist are passed over, as kubectl does. Raises ``UsageError`` for what is missing or not
-    supported, ``InsecureUsage`` for TLS without verification, ``FormatError`` for what is no
-    kubeconfig, and ``ClusterError`` for files that cannot be read.
+    supported, ``InsecureUsage`` for TLS without verification and for a plugin that is not allowed,
+    ``FormatError`` for what is no kubeconfig, and ``ClusterError`` for files that cannot be read.
     """
     documents = [(path, _document(path)) for path in paths if path.exists()]
     if not documents:
@@ -205,9 +205,9 @@ def _plugin(user: _Entry, environ: Mapping[str, str] | None) -> TokenSource | No
     if values is None:
         return None
     if environ is None:
-        raise UsageError(
+        raise InsecureUsage(
             f"{user.what} of the kubeconfig runs a program to get a token",
-            hint="'--allow-exec' lets it, or use a context with a token or a certificate",
+            hint="'--allow-kubeconfig-exec' lets it, or use a context with a token",
         )
     if not isinstance(values, dict):
         raise FormatError(_STRUCTURE, f"exec of {user.what} is no object")

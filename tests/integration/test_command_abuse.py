@@ -32,6 +32,14 @@ VERDICTS: Final = {0, 1, 3}
 GUID: Final = "736869e5-84f0-4973-92ec-06879ce3da0b="
 MEASUREMENT: Final = base64.b64encode(bytes(range(48))).decode()
 
+#: Of an API server that is not there.
+KUBECONFIG: Final = b"""
+current-context: c
+contexts: [{name: c, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}]
+users: [{name: u, user: {token: t}}]
+"""
+
 #: One whole command line for each command; files are made by ``place``.
 VALID: Final = {
     "attest report": "report --vek vek --offline --cache cache --at 2026-11-23T00:00:00Z"
@@ -54,6 +62,7 @@ VALID: Final = {
     "node probe": "--host-root folder",
     "node doctor": "--host-root folder",
     "simulate host": "genoa --out new",
+    "cluster nodes": "--kubeconfig kubeconfig",
     "completion": "bash",
 }
 #: Commands that serve until they are ended; their own tests give them what they refuse.
@@ -171,6 +180,7 @@ def place(vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         "key": key,
         "vmsa": b"\1" + bytes(4095),
         "session": bytes(128),
+        "kubeconfig": KUBECONFIG,
         "empty": b"",
         "byte": b"\xff",
         "noise": hashlib.shake_128(b"").digest(1 << 16),

@@ -160,7 +160,7 @@ def test_who_we_are_is_never_left_out(
 
 def test_a_program_is_run_only_if_the_caller_allows_it(write: Callable[..., Path]) -> None:
     path = write(user={"exec": PLUGIN})
-    with pytest.raises(UsageError, match="runs a program"):
+    with pytest.raises(InsecureUsage, match="runs a program"):
         read_kubeconfig([path])
     assert isinstance(read_kubeconfig([path], plugin_environ={}).token, ExecToken)
 

@@ -1,0 +1,99 @@
+"""A whole collection of the API server, asked for in pages and never held as a whole.
+
+Theory of operation. Each object of a page is given to ``fold`` at once and then forgotten, so that
+memory holds one page and what was made of the others. A list that the API server has forgotten
+half-way (410) begins again with a fresh ``start``: half of one list and half of another would be
+neither. A server that is busy (429) is waited for as it asks, a few times.
+
+Source: Kubernetes API concepts, "Retrieving large results sets in chunks".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from sevkit.cluster.api import Call, mapping
+from sevkit.cluster.errors import BadAnswer, Gone, TooMany
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sevkit.cluster.api import ApiServer
+    from sevkit.documents import Json
+
+#: Objects of one page, and the largest page in bytes.
+PAGE: Final = 250
+PAGE_LIMIT: Final = 64 << 20
+#: How often a list is begun, and one page is asked for.
+BEGINNINGS: Final = 3
+ATTEMPTS: Final = 6
+LONGEST_WAIT: Final = 30.0
+
+_Made = TypeVar("_Made")
+
+
+def _quiet(_: int) -> None:
+    """Tell nobody."""
+
+
+def fold_list(
+    server: ApiServer,
+    path: str,
+    query: tuple[tuple[str, str], ...],
+    *,
+    start: Callable[[], _Made],
+    fold: Callable[[_Made, Mapping[str, Json]], None],
+    page: int = PAGE,
+    told: Callable[[int], None] = _quiet,
+    pause: Callable[[float], None] = time.sleep,
+) -> _Made:
+    """Return what ``fold`` made of ``start()`` with every object of the collection at ``path``.
+
+    ``query`` holds selectors; ``told`` learns after each page how many objects there were so far.
+    Raises ``ClusterError``.
+    """
+
+    def once() -> _Made:
+        made, count, after = start(), 0, ""
+        while True:
+            asked = (("limit", str(page)), *query, *((("continue", after),) if after else ()))
+            call = Call("GET", path, asked, limit=PAGE_LIMIT)
+            items, following = _page(_patiently(server, call, pause))
+            if following and following == after:
+                raise BadAnswer("API server's list has no end")
+            for item in items:
+                fold(made, mapping(item))
+            count += len(items)
+            told(count)
+            if not following:
+                return made
+            after = following
+
+    for _ in range(BEGINNINGS - 1):
+        with contextlib.suppress(Gone):
+            return once()
+    return once()
+
+
+def _page(answer: Json) -> tuple[list[Json], str]:
+    """Return a page's objects, and the token of the next page, empty for the last."""
+    document = mapping(answer)
+    items, metadata = document.get("items"), document.get("metadata")
+    following = metadata.get("continue", "") if isinstance(metadata, dict) else None
+    if not isinstance(items, list) or not isinstance(following, str):
+        raise BadAnswer("API server answered with something else than a list")
+    return items, following
+
+
+def _patiently(server: ApiServer, call: Call, pause: Callable[[float], None]) -> Json:
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return server.call(call)
+        except TooMany as busy:
+            wait = 1.0 if busy.retry_after is None else busy.retry_after
+            if wait > LONGEST_WAIT:
+                raise
+            pause(wait)
+    return server.call(call)
