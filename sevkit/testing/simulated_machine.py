@@ -119,7 +119,8 @@ def _devices(
 def _registers(spec: HostSpec, state: HostState) -> Mapping[int, int]:
     syscfg = Syscfg.MEM_ENCRYPTION if spec.bios.smee else Syscfg(0)
     snp = state.firmware.snp if state.firmware else None
-    if snp is not None and snp.initialized:
+    # Firmware that died after it was initialised leaves the CPU and KVM as they were.
+    if (snp is not None and snp.initialized) or state.kvm.sev_snp:
         syscfg |= Syscfg.SNP | Syscfg.SNP_VMPL
     rmp = None if spec.bios.rmp is RmpCoverage.NONE else _RMP
     return encryption_registers(syscfg, rmp, smm_lock=spec.bios.smm_lock)

@@ -177,7 +177,7 @@ SECURE_PROCESSOR: Final[tuple[Check, ...]] = (
         _firmware(_old_enough),
         hint_of(Reason.FIRMWARE_TOO_OLD),
         "cpu.sev-snp",
-        snphost="SEV Firmware Version",
+        snphost="SEV firmware version",
     ),
     Check(
         "firmware.sev",

@@ -145,7 +145,7 @@ SYSTEM: Final[tuple[Check, ...]] = (
         ),
         hint_of(Reason.RMP_NOT_RESERVED),
         "cpu.sev-snp",
-        snphost="Read RMP tables",
+        snphost="RMP table addresses",
     ),
     Check(
         "bios.iommu-snp",
@@ -178,7 +178,7 @@ SYSTEM: Final[tuple[Check, ...]] = (
         _snp_host,
         hint_of(Reason.SNP_NOT_INITIALISED),
         "cpu.sev-snp",
-        snphost="SEV-SNP",
+        snphost="SNP",
     ),
     Check(
         "kvm.device",

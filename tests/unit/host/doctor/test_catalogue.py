@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 #: Every check of ``snphost ok``, by the name that it prints.
 SNPHOST: Final = {
     *("AMD CPU", "Microcode support", "Secure Memory Encryption (SME)", "SME"),
-    *("Secure Encrypted Virtualization (SEV)", "SEV Firmware Version"),
+    *("Secure Encrypted Virtualization (SEV)", "SEV firmware version"),
     *("Encrypted State (SEV-ES)", "SEV-ES initialized", "SEV initialized"),
-    *("Secure Nested Paging (SEV-SNP)", "VM Permission Levels", "Number of VMPLs", "SEV-SNP"),
-    *("SNP initialized", "Read RMP tables", "RMP table initialized", "Alias check"),
+    *("Secure Nested Paging (SEV-SNP)", "VM Permission Levels", "Number of VMPLs", "SNP"),
+    *("SNP initialized", "RMP table addresses", "RMP table initialized", "Alias check"),
     *("Physical address bit reduction", "C-bit location"),
     "Number of encrypted guests supported simultaneously",
     "Minimum ASID value for SEV-enabled, SEV-ES disabled guest",
