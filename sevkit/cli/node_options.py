@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from sevkit.cli.files import read_file
+from sevkit.errors import HypervisorError, UsageError
 from sevkit.host.probe import probe_host
 from sevkit.host.sources import open_host
+from sevkit.hypervisor.protocol import HypervisorUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sevkit.host.facts import HostFacts
+    from sevkit.hypervisor.protocol import Hypervisor
 
 _OPTIONS: Final = (
     click.option(
@@ -36,7 +40,16 @@ _OPTIONS: Final = (
         metavar="FILE",
         help="What `virsh domcapabilities` prints, to compare with; needs the extra 'libvirt'.",
     ),
+    click.option(
+        "--connect",
+        metavar="URI",
+        help="Ask this libvirt, such as qemu:///system, to compare with; needs the same.",
+    ),
 )
+
+
+#: Kinds of guests whose domain capabilities are asked for: the first that libvirt knows.
+_KINDS: Final = ("kvm", "qemu")
 
 
 def host_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,8 +62,34 @@ def host_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def probe(given: dict[str, Any]) -> HostFacts:
     """Return the facts of the host that the options name. Raises ``UsageError``."""
     capabilities = given["domain_capabilities"]
+    if capabilities is not None and given["connect"] is not None:
+        raise UsageError("--domain-capabilities and --connect exclude each other")
     document = None if capabilities is None else read_file(capabilities)
-    with open_host(
-        given["host_root"], sys=given["host_sys"], firmware_file=given["firmware_facts"]
-    ) as source:
-        return probe_host(source, document)
+    with (
+        _hypervisor(given["connect"]) as hypervisor,
+        open_host(
+            given["host_root"], sys=given["host_sys"], firmware_file=given["firmware_facts"]
+        ) as source,
+    ):
+        return probe_host(source, document, hypervisor)
+
+
+@contextlib.contextmanager
+def _hypervisor(uri: str | None) -> Iterator[Hypervisor | None]:
+    """Yield the libvirt at ``uri``, for the first kind of guests that it knows."""
+    if uri is None:
+        yield None
+        return
+    from sevkit.hypervisor.libvirt_connection import LibvirtHypervisor  # noqa: PLC0415  # an extra
+
+    for kind in _KINDS:
+        with LibvirtHypervisor(uri, virt_type=kind) as found:
+            if kind != _KINDS[-1]:
+                try:
+                    found.domain_capabilities()
+                except HypervisorUnreachable:
+                    pass  # no other kind will be reached
+                except HypervisorError:
+                    continue
+            yield found
+            return

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 from sevkit.host.product import host_product
-from sevkit.host.reading import value_of
+from sevkit.host.reading import not_asked, value_of
 
 if TYPE_CHECKING:
     from sevkit.host.cgroup import MiscFacts
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sevkit.host.kernel import Modules, Release
     from sevkit.host.kernel_log import LogLine
     from sevkit.host.kvm import KvmFacts
+    from sevkit.host.libvirt import NodeSev
     from sevkit.host.platform import IommuFacts, SecureProcessor
     from sevkit.host.product import HostProduct
     from sevkit.host.reading import Reading
@@ -26,14 +27,17 @@ if TYPE_CHECKING:
 AMD: Final = "AuthenticAMD"
 
 
+LIBVIRT_NOT_ASKED: Final = not_asked("libvirt", "neither a document nor a connection was given")
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class HostFacts:
     """One host at one moment. ``simulated``: a simulated or captured tree, not this machine.
 
     ``sev_device`` is whether the driver made /dev/sev, ``sev_rights`` and ``kvm_rights`` what this
-    process may do with the devices. ``domain_capabilities`` is what libvirt says, which proves
-    nothing and is kept for comparison.
+    process may do with the devices. ``domain_capabilities`` and ``node_sev`` are what libvirt says,
+    which proves nothing and is kept for comparison.
     """
 
     simulated: bool
@@ -52,6 +56,7 @@ class HostFacts:
     firmware: Reading[FirmwareFacts]
     log: Reading[frozenset[LogLine]]
     domain_capabilities: Reading[DomainCapabilities]
+    node_sev: Reading[NodeSev] = LIBVIRT_NOT_ASKED
 
     @property
     def signature(self) -> Signature | None:

@@ -42,6 +42,12 @@ from sevkit.abi.session import (
 from sevkit.abi.sevcert import parse_sev_certificate
 from sevkit.attest.sev_session import LaunchSession
 from sevkit.errors import HypervisorError, UsageError
+from sevkit.host.capabilities import decide
+from sevkit.host.capability import State, Technology
+from sevkit.host.probe import probe_host
+from sevkit.host.reading import Cause, Known, Unreadable
+from sevkit.host.reasons import Reason
+from sevkit.host.sources import open_host
 from sevkit.hypervisor.domain_capabilities import parse_domain_capabilities
 from sevkit.hypervisor.domain_xml import CpuModel, VirtualCpus, parse_domain_xml
 from sevkit.hypervisor.libvirt_connection import LibvirtHypervisor
@@ -351,6 +357,46 @@ class TestLibvirtdWithQemu(NoSevHypervisorContract):
         assert found.host_model is not None
         assert found.sev is not None
         assert not found.sev.supported
+
+    def test_this_machine_is_told_to_have_no_sev_and_why_beside_what_libvirt_says(
+        self, hypervisor: LibvirtHypervisor
+    ) -> None:
+        with open_host() as source:
+            facts = probe_host(source, hypervisor=hypervisor)
+        said = facts.domain_capabilities
+        assert isinstance(said, Known)
+        assert said.value.sev is not None
+        assert not said.value.sev.supported
+        assert isinstance(facts.node_sev, Unreadable)
+        assert facts.node_sev.cause is Cause.ABSENT
+        for technology in Technology:
+            found = decide(facts).of(technology)
+            assert found.state in {State.ABSENT, State.UNKNOWN}
+            assert found.guests == 0
+            assert found.reason is not Reason.USABLE
+
+    @pytest.mark.parametrize("command", ["probe", "doctor"])
+    def test_the_command_asks_it_itself(self, command: str, libvirtd: Libvirtd) -> None:
+        words = ["node", command, "--connect", libvirtd.uri, "--output", "json"]
+        done = subprocess.run(
+            [sys.executable, "-m", "sevkit.cli.main", *words],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode in {0, 3, 4}, done.stderr
+        document = json.loads(done.stdout)
+        if command == "probe":
+            sources = document["sources"]
+            assert sources["domain_capabilities"]["value"]["sev"]["supported"] is False
+            assert sources["node_sev"]["unread"] == "absent"
+        else:
+            (check,) = (
+                one for one in document["checks"] if one["check"] == "libvirt.launch-security"
+            )
+            assert (check["verdict"], check["value"]) == ("pass", "none")
+            assert document["capabilities"]["sev"]["hint"]
 
     def test_its_xml_tells_vcpus_that_are_plugged_in_later_apart(
         self, hypervisor: LibvirtHypervisor, plain_domain: str
