@@ -16,6 +16,8 @@ from sevkit.attest import checks
 from sevkit.attest.verdict import Check, Kind
 from sevkit.cli.base import LazyGroup
 from sevkit.cli.main import program
+from sevkit.host.doctor.catalogue import CATALOGUE
+from sevkit.host.reasons import TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +36,16 @@ _CHECKS_HEAD: Final = (
     "check that must be made is refused as an internal error; such a check can only pass or "
     "fail, except that one of acceptance warns where the caller accepted its risk by name. "
     "Sources: 55766 is AMD's SEV API, 56860 the SEV-SNP firmware ABI, 57230 the VCEK specification."
+)
+_DOCTOR_HEAD: Final = (
+    "Each is `pass`, `fail`, `warn` or `skip`; a skipped one could not be made, or follows from "
+    "one that failed. None needs root or the msr module. The last columns name the check of "
+    "`snphost ok` and `sevctl ok` that asks the same."
+)
+_REASONS_HEAD: Final = (
+    "One of them is the reason of each technology in `sevkit node doctor`, in a Node's annotation "
+    "`sevkit.io/capabilities`, and in the node agent's metrics and Events. Codes are stable; names "
+    "in braces stand for what was read."
 )
 _TITLES: Final = {
     "SNP_REPORT": "`attest report`: an SEV-SNP attestation report",
@@ -106,7 +118,35 @@ def render_checks() -> str:
         elif name.isupper() and not name.startswith("_") and name != "COVERAGE":
             title = name.lower().replace("_", " ")
             parts.append(f"## {title[0].upper()}{title[1:]}\n\n{_catalogue(rows)}")
+    parts += [
+        "## `node doctor`: a host",
+        _DOCTOR_HEAD,
+        _doctor(),
+        "## Reasons for what a host can and cannot do",
+        _REASONS_HEAD,
+        _reasons(),
+    ]
     return "\n\n".join(parts) + "\n"
+
+
+def _doctor() -> str:
+    lines = ["| check | what | needed by | fix | snphost | sevctl |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| `{row.name}` | {_cell(row.summary)} "
+        f"| {', '.join(sorted(row.needs))} | {_cell(row.fix)} "
+        f"| {_cell(row.snphost)} | {_cell(row.sevctl)} |"
+        for row in CATALOGUE
+    ]
+    return "\n".join(lines)
+
+
+def _reasons() -> str:
+    lines = ["| reason | what it says | fix |", "|---|---|---|"]
+    lines += [
+        f"| `{reason}` | {_cell(text.sentence)} | {_cell(text.hint)} |"
+        for reason, text in TEXTS.items()
+    ]
+    return "\n".join(lines)
 
 
 def main(arguments: list[str]) -> int:
