@@ -104,9 +104,12 @@ class Agent:
         self._is_kubelet_new: Final = is_kubelet_new
         self._steadiness: Final = Steadiness()
         self._found: Capabilities | None = None
+        #: What is to be published: what was found, and of the rest what was known before.
+        self._word: NodeWord | None = None
+        #: What was published last, by us or, once it is recalled, by whoever ran here before.
         self._last: NodeWord | None = None
+        #: What the sink certainly has; None after a failure, which may have published or not.
         self._published: NodeWord | None = None
-        self._made: tuple[Capabilities, NodeWord | None, NodeWord] | None = None
         self._contested: tuple[Contested, ...] = ()
         self._untold: list[NodeEvent] = []
         self._failures = 0
@@ -126,22 +129,18 @@ class Agent:
         if now >= self._probe_at:
             self._look(now)
             self._probe_at = now + jittered(self._rhythm.probe, self._random)
-        word = self._word()
-        due = self._due(word)
-        if word is not None and now >= due:
-            self._publish(word, now)
-            due = self._due(self._word())
-        return min(self._probe_at, due)
+        if now >= self._due():
+            self._publish(now)
+        return min(self._probe_at, self._due())
 
     def publish_once(self) -> NodeWord:
         """Probe and publish now, once, without patience. Raises ``SevkitError``."""
         self._found = found = self._probe()
         self._observer.probed(found)
-        self._recall()
-        word = encode_node_word(found, self._last)
+        word = self._recall(found)
         if not self._sink.holds(word):
             self._say(word, found, whole=True)
-            self._tell()
+            self._tell_quietly()
         else:
             self._observer.published(word, ())
         return word
@@ -153,30 +152,23 @@ class Agent:
             self._observer.probe_failed(error)
         else:
             self._observer.probed(found)
-            self._found = self._steadiness.settle(found)
+            settled = self._steadiness.settle(found)
+            if settled != self._found:
+                self._found, self._word = settled, encode_node_word(settled, self._word)
         if self._is_kubelet_new():
             self._whole_at = min(self._whole_at, now + self._random.uniform(*SOON))
             self._once_more = True
 
-    def _word(self) -> NodeWord | None:
-        """Return what is to be published; made anew only if what goes into it is another."""
-        if self._found is None:
-            return None
-        if self._made is None or self._made[:2] != (self._found, self._last):
-            word = encode_node_word(self._found, self._last)
-            self._made = (self._found, self._last, word)
-        return self._made[2]
-
-    def _due(self, word: NodeWord | None) -> float:
+    def _due(self) -> float:
         """Return when there is something to publish, infinite for never."""
-        if word is None or self._not_before is None:
+        if self._word is None or self._not_before is None:
             return math.inf
-        is_news = word != self._published
+        is_news = self._word != self._published
         return self._not_before if is_news else max(self._whole_at, self._not_before)
 
-    def _publish(self, word: NodeWord, now: float) -> None:
-        found = self._found
-        if found is None:  # then there is no word either
+    def _publish(self, now: float) -> None:
+        found, word = self._found, self._word
+        if found is None or word is None:  # then nothing is due either
             return
         is_whole = now >= self._whole_at
         try:
@@ -186,6 +178,7 @@ class Agent:
                 self._say(word, found, whole=is_whole)
         except SevkitError as error:
             self._failures += 1
+            self._published = None
             asked = error.retry_after if isinstance(error, StatusError) else None
             wait = self._rhythm.backoff.delay(self._failures, self._random, at_least=asked or 0.0)
             self._not_before = now + wait
@@ -198,17 +191,19 @@ class Agent:
 
     def _first(self, found: Capabilities) -> tuple[NodeWord, bool]:
         """Recall what was published, once; return the word and whether all of it is to be said."""
-        self._recall()
-        word = encode_node_word(found, self._last)
+        word = self._recall(found)
         if not self._sink.holds(word):
             return word, True
         self._published = word
         self._observer.published(word, ())
         return word, False
 
-    def _recall(self) -> None:
+    def _recall(self, found: Capabilities) -> NodeWord:
+        """Recall what was published, once, below what was found out meanwhile; return the word."""
         if self._last is None:
             self._last = self._sink.recall()
+            self._word = encode_node_word(found, _over(self._last, self._word or NodeWord()))
+        return self._word or NodeWord()
 
     def _next_whole(self) -> float:
         if self._once_more:
@@ -242,3 +237,12 @@ class Agent:
             # Told with the next publication; an hour's silence about a tier is no lost label.
             self._untold = events
             self._observer.tell_failed(error)
+
+
+def _over(before: NodeWord, word: NodeWord) -> NodeWord:
+    """Return ``word``, and of ``before`` what it does not say."""
+    return NodeWord(
+        {**before.labels, **word.labels},
+        {**before.annotations, **word.annotations},
+        {**before.capacity, **word.capacity},
+    )

@@ -49,7 +49,7 @@ def capability_events(before: NodeWord, found: Capabilities) -> Iterator[NodeEve
 
 def contested_event(contested: Sequence[Contested]) -> NodeEvent:
     """Return the event that names keys which others own with other values."""
-    names = [f"{one.field.split('.', 3)[-1]} ({one.manager})" for one in contested]
+    names = [f"{one.field.split('.', 2)[-1]} ({one.manager})" for one in contested]
     more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
     return NodeEvent(
         CONTESTED,

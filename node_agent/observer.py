@@ -66,8 +66,9 @@ class Gauges:
 
     def show(self, found: Capabilities) -> None:
         """Show what a probe found; what is not known has no series."""
-        for several in (self.capability, self.guests, self.asids, self.in_use, self.tcb):
-            several.clear()
+        of_before = (self.capability, self.guests, self.asids, self.in_use, self.firmware, self.tcb)
+        for gauge in of_before:
+            gauge.clear()
         for technology in Technology:
             one, asids = found.of(technology), found.asids_of(technology)
             self.capability.labels(technology, one.state, one.reason).set(1)
@@ -84,7 +85,6 @@ class Gauges:
             for component, svn in (tcb.components if tcb else {}).items():
                 self.tcb.labels(name, component).set(svn)
         if found.firmware_version is not None:
-            self.firmware.clear()
             self.firmware.labels(str(found.firmware_version)).set(1)
         self.simulated.set(found.simulated)
 
