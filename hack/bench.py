@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hack import debian
+from hack import bench_agent, debian
 from hack.bench_simulation import BOUND, SIZES, launch_tasks
 from sevkit.abi.product import Product, ProductLine
 from sevkit.abi.report import parse_report
@@ -51,6 +51,7 @@ from sevkit.testing.sev_chain import make_roots
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from hack.bench_agent import Figure
     from sevkit.testing.device.ioctl import CallerMemory
 
 _VECTORS: Final = Path(__file__).resolve().parent.parent / "tests/vectors/data/sev-crate"
@@ -225,7 +226,7 @@ def _line(result: Result) -> str:
     )
 
 
-def _document(results: list[Result]) -> str:
+def _document(results: list[Result], figures: list[Figure]) -> str:
     rows = [
         {
             "name": result.row.name,
@@ -238,7 +239,12 @@ def _document(results: list[Result]) -> str:
         }
         for result in results
     ]
-    return json.dumps({"python": sys.version.split()[0], "rows": rows}, indent=1)
+    agent = [
+        {"name": one.name, "value": one.value, "unit": one.unit, "bound": one.bound}
+        for one in figures
+    ]
+    version = sys.version.split()[0]
+    return json.dumps({"python": version, "rows": rows, "agent": agent}, indent=1)
 
 
 def main() -> int:
@@ -251,9 +257,14 @@ def main() -> int:
         for row in rows():
             results.append(measure(row))
             print(_line(results[-1]), flush=True)
+    figures: list[Figure] = []
+    for figure in bench_agent.measure():
+        figures.append(figure)
+        print(figure.line(), flush=True)
     if options.json:
-        Path(options.json).write_text(_document(results) + "\n")
-    return 0 if all(result.kept for result in results) else 1
+        Path(options.json).write_text(_document(results, figures) + "\n")
+    kept = [result.kept for result in results] + [figure.kept for figure in figures]
+    return 0 if all(kept) else 1
 
 
 if __name__ == "__main__":

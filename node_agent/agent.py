@@ -2,11 +2,11 @@
 
 Theory of operation. ``step(now)`` does what is due at ``now``, in seconds of any clock that only
 goes forward, and returns when it wants to be called again. Two things become due. A probe, every
-``Rhythm.probe`` seconds: what it finds is believed or held by ``Steadiness`` and becomes a word
-together with the last one, of which nothing is dropped that merely could not be read. And a
-publication: if the word is another than the one that is published, or when the whole of it has
-to be said again, because nobody watches whether it is still there. A publication that fails is
-tried again, ever more rarely, with the newest word.
+``Rhythm.probe`` seconds: what it finds becomes a word together with the last one, of which
+nothing is dropped that merely could not be read. And a publication: if the word is another than
+the one that is published, or when the whole of it has to be said again, because nobody watches
+whether it is still there. A publication that fails is tried again, ever more rarely, with the
+newest word.
 
 The first of all waits for a moment of its own within ``Rhythm.spread``: a roll-out starts
 thousands of agents at once. It begins with ``Sink.recall``, once. When the kubelet has started
@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 from node_agent.backoff import Backoff, jittered
 from node_agent.news import capability_events, contested_event
-from node_agent.steadiness import Steadiness
 from sevkit.cluster.errors import StatusError
 from sevkit.errors import SevkitError
 from sevkit.kubevirt.labels import NodeWord, encode_node_word
@@ -102,7 +101,6 @@ class Agent:
         self._random: Final = random
         self._rhythm: Final = rhythm
         self._is_kubelet_new: Final = is_kubelet_new
-        self._steadiness: Final = Steadiness()
         self._found: Capabilities | None = None
         #: What is to be published: what was found, and of the rest what was known before.
         self._word: NodeWord | None = None
@@ -134,7 +132,7 @@ class Agent:
         return min(self._probe_at, self._due())
 
     def publish_once(self) -> NodeWord:
-        """Probe and publish now, once, without patience. Raises ``SevkitError``."""
+        """Probe and publish now, once. Raises ``SevkitError``."""
         self._found = found = self._probe()
         self._observer.probed(found)
         word = self._recall(found)
@@ -152,9 +150,8 @@ class Agent:
             self._observer.probe_failed(error)
         else:
             self._observer.probed(found)
-            settled = self._steadiness.settle(found)
-            if settled != self._found:
-                self._found, self._word = settled, encode_node_word(settled, self._word)
+            if found != self._found:
+                self._found, self._word = found, encode_node_word(found, self._word)
         if self._is_kubelet_new():
             self._whole_at = min(self._whole_at, now + self._random.uniform(*SOON))
             self._once_more = True

@@ -17,6 +17,7 @@ from node_agent.observer import Counted, Gauges, Watcher
 from node_agent.settings import parse_settings
 from node_agent.signals import Stopped
 from node_agent.sink import DryRun, StdoutSink
+from node_agent.steadiness import Steadiness
 from sevkit.errors import InternalError, SevkitError, UndecidedError
 from sevkit.host.capabilities import decide
 from sevkit.host.probe import probe_host
@@ -113,12 +114,14 @@ def _check_host(settings: Settings) -> None:
 
 
 def _probe(settings: Settings) -> Callable[[], Capabilities]:
+    steadiness = Steadiness()
+
     def probe() -> Capabilities:
         # Opened anew each time: what is mounted there may be another one by then.
         with open_host(
             settings.host_root, sys=settings.host_sys, firmware_file=settings.firmware_facts
         ) as source:
-            facts = probe_host(source)
+            facts = steadiness.settle(probe_host(source))
         return decide(facts, allow_sev_es_beside_snp=settings.sev_es_beside_snp)
 
     return probe

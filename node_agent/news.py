@@ -41,7 +41,7 @@ def capability_events(before: NodeWord, found: Capabilities) -> Iterator[NodeEve
         said = (str(capability.state), str(capability.reason))
         was = known.get(technology)
         if was is None:
-            if not before and capability.state in _MENDABLE:
+            if not before and capability.state in _MENDABLE and not _is_replaced(technology, found):
                 yield _event(MISSING, technology, capability)
         elif was != said:
             yield _event(_reason(was[0], capability.state), technology, capability)
@@ -58,6 +58,11 @@ def contested_event(contested: Sequence[Contested]) -> NodeEvent:
         f"{', '.join(names[:_NAMES])}{more}; remove them there, and they are set again",
         "Warning",
     )
+
+
+def _is_replaced(technology: Technology, found: Capabilities) -> bool:
+    """Whether it is missing because a better one is there, as on every healthy SNP host."""
+    return technology is Technology.SEV_ES and found.sev_snp.state is State.USABLE
 
 
 def _reason(before: str, now: State) -> str:

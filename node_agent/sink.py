@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TextIO, final
 
+from sevkit.errors import HostReadError
 from sevkit.kubevirt.labels import NodeWord
 
 if TYPE_CHECKING:
@@ -61,7 +62,11 @@ class StdoutSink:
 
     def publish(self, word: NodeWord, *, whole: bool) -> Published:  # noqa: ARG002  # the Protocol's
         """Print it."""
-        print(json.dumps(word.to_json(), indent=self._indent), file=self._stream, flush=True)
+        try:
+            print(json.dumps(word.to_json(), indent=self._indent), file=self._stream, flush=True)
+        except OSError as error:
+            reason = (error.strerror or "input/output error").lower()
+            raise HostReadError(f"standard output cannot be written: {reason}") from error
         return Published()
 
     def tell(self, events: Sequence[NodeEvent]) -> None:

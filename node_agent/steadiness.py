@@ -1,51 +1,58 @@
 """Patience with what can no longer be read: a glitch of one probe is not news. Pure.
 
-What was read is believed at once, in both directions. What was read before and is not readable
-now keeps its last value for ``PATIENCE`` probes in a row, so that a source which fails now and
+What is read is believed at once, whatever it says. A source that was read before and cannot be
+read now keeps its last value for ``PATIENCE`` probes in a row, so that one which fails now and
 then does not make a Node's annotation go back and forth.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Final, final
+from dataclasses import fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
-from sevkit.host.capability import Asids, Capability, State
+from sevkit.host.reading import Known, Unreadable
 
 if TYPE_CHECKING:
-    from sevkit.host.capability import Capabilities
+    from sevkit.host.facts import HostFacts
 
-#: The probe, counted from the first that fails, whose "not known" is believed.
+#: The probe, counted from the first that fails, whose "cannot be read" is believed.
 PATIENCE: Final = 3
+_T = TypeVar("_T")
 
 
 @final
 class Steadiness:
-    """Remembers the last known value of each field, and since how many probes it is not known."""
+    """Remembers each source's last value, and since how many probes there is none."""
 
     def __init__(self, patience: int = PATIENCE) -> None:
         self._patience: Final = patience
-        self._last: Capabilities | None = None
+        self._last: Final[dict[str, Known[Any]]] = {}
         self._missed: Final[dict[str, int]] = {}
 
-    def settle(self, found: Capabilities) -> Capabilities:
-        """Return ``found`` with last known values where patience has not ended."""
-        last = self._last
-        held = {}
-        for field in fields(found):
-            if not _is_unknown(getattr(found, field.name)):
-                self._missed.pop(field.name, None)
-                continue
-            missed = self._missed[field.name] = self._missed.get(field.name, 0) + 1
-            if last is not None and missed < self._patience:
-                held[field.name] = getattr(last, field.name)
-        self._last = replace(found, **held) if held else found
-        return self._last
+    def settle(self, facts: HostFacts) -> HostFacts:
+        """Return ``facts`` with the last values of sources for which patience has not ended."""
+        return self._settled(facts, "")
 
+    def _settled(self, value: _T, place: str) -> _T:
+        """Return a group of readings with each of them settled."""
+        if not is_dataclass(value) or isinstance(value, type):
+            return value
+        changed = {}
+        for field in fields(value):
+            found, name = getattr(value, field.name), f"{place}.{field.name}"
+            settled = (
+                self._reading(found, name)
+                if isinstance(found, Known | Unreadable)
+                else self._settled(found, name)
+            )
+            if settled is not found:
+                changed[field.name] = settled
+        return replace(value, **changed) if changed else value
 
-def _is_unknown(value: object) -> bool:
-    if isinstance(value, Capability):
-        return value.state is State.UNKNOWN
-    if isinstance(value, Asids):
-        return value.total is None
-    return value is None
+    def _reading(self, found: Known[Any] | Unreadable, name: str) -> Known[Any] | Unreadable:
+        if isinstance(found, Known):
+            self._missed.pop(name, None)
+            self._last[name] = found
+            return found
+        missed = self._missed[name] = self._missed.get(name, 0) + 1
+        return self._last.get(name, found) if missed < self._patience else found

@@ -121,25 +121,7 @@ def test_a_first_install_claims_nothing_of_what_cannot_be_read(
     assert life.news == []
 
 
-@pytest.mark.parametrize("probes", [1, 2])
-def test_what_cannot_be_read_for_a_moment_is_no_news(
-    live: Callable[..., Life], glitch: Capabilities, probes: int
-) -> None:
-    life = live(rhythm=Rhythm(whole=1e9))
-    life.run(200)
-    good = life.host.found
-    for _ in range(20):
-        life.host.found = glitch
-        for _ in range(probes):
-            life.agent.hurry()
-            life.agent.step(life.now)
-        life.host.found = good
-        life.run(80)
-    assert len(life.place.publications) == 1
-    assert life.news == []
-
-
-def test_what_cannot_be_read_for_long_is_told_and_its_keys_stay(
+def test_what_can_no_longer_be_read_is_told_and_its_keys_stay(
     live: Callable[..., Life], glitch: Capabilities
 ) -> None:
     life = live(rhythm=Rhythm(whole=1e9))
@@ -148,9 +130,8 @@ def test_what_cannot_be_read_for_long_is_told_and_its_keys_stay(
     life.host.found = glitch
     seen = len(life.host.probes)
     life.run(250)
-    assert len(life.host.probes) >= seen + 3
     (_, _, _), (when, word, _) = life.place.publications
-    assert when == life.host.probes[seen + 2], "the third probe"
+    assert when == life.host.probes[seen], "patience is with the sources, before they are judged"
     assert word.labels == before.labels
     assert life.news == ["CapabilityUnknown"] * 2
 
@@ -193,9 +174,10 @@ def test_once_raises_what_it_cannot_do(live: Callable[..., Life]) -> None:
 
 
 def test_once_is_done_when_it_is_published_whether_events_can_be_told_or_not(
-    live: Callable[..., Life],
+    live: Callable[..., Life], found_on: Callable[..., Capabilities]
 ) -> None:
     life = live()
+    life.host.found = found_on("genoa", "kvm-snp-off")
     life.place.tell_failure = Unreachable("API server cannot be reached")
     life.agent.publish_once()
     assert life.place.word
