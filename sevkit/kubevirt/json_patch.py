@@ -1,0 +1,129 @@
+"""Changes to a JSON object as the fewest operations of a JSON Patch. Pure.
+
+An ``Editor`` keeps a changed copy beside the operations, so that each operation is right after
+those before it: a parent that is missing is made with its child in one operation, and one that is
+there is never replaced. Arrays are never touched.
+
+Sources: RFC 6902 (add, replace, remove), RFC 6901 (pointers).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, final
+
+from sevkit.errors import FormatError, InternalError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sevkit.documents import Json
+
+_STRUCTURE: Final = "object"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation; ``path`` is a pointer, and ``value`` means nothing for ``remove``."""
+
+    op: Literal["add", "replace", "remove"]
+    path: str
+    value: Json = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON Patch has it."""
+        found: dict[str, Any] = {"op": self.op, "path": self.path}
+        return found if self.op == "remove" else found | {"value": self.value}
+
+
+def pointer(parts: Sequence[str]) -> str:
+    """Return the RFC 6901 pointer of a member."""
+    return "".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in parts)
+
+
+@final
+class Editor:
+    """Changes ``document`` step by step; what is given stays as it is.
+
+    Only what is on the way to a change is copied: most of an object is never looked at.
+    """
+
+    def __init__(self, document: Mapping[str, Json]) -> None:
+        self._document: dict[str, Json] = dict(document)
+        self._operations: Final[list[Operation]] = []
+
+    @property
+    def document(self) -> Mapping[str, Json]:
+        """The object as it is after all changes so far."""
+        return self._document
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """The operations so far."""
+        return tuple(self._operations)
+
+    def get(self, *parts: str) -> Json:
+        """Return a value, None where it or any of its parents is missing or null.
+
+        Raises ``FormatError`` where a parent is no object.
+        """
+        return member(self._document, *parts)
+
+    def set(self, value: Json, *parts: str) -> None:
+        """Make ``value`` the one at ``parts``, with the parents that are missing; else do nothing.
+
+        A parent that is null is as good as missing, as in KubeVirt's Go.
+        """
+        if self.get(*parts) == value:
+            return
+        there = next(
+            (number for number in range(1, len(parts)) if self.get(*parts[:number]) is None),
+            len(parts),
+        )
+        place, made = parts[:there], _nested(parts[there:], value)
+        parent = self._copied(place[:-1])
+        kind: Literal["add", "replace"] = "replace" if place[-1] in parent else "add"
+        parent[place[-1]] = made
+        self._operations.append(Operation(kind, pointer(place), made))
+
+    def remove(self, *parts: str) -> None:
+        """Remove the member at ``parts``, if there is one, also where it is null."""
+        *path, last = parts
+        parent = self.get(*path)
+        if isinstance(parent, dict) and last in parent:
+            del self._copied(path)[last]
+            self._operations.append(Operation("remove", pointer(parts)))
+
+    def _copied(self, path: Sequence[str]) -> dict[str, Json]:
+        """Return the object at ``path``, of which every part is a copy of our own by then."""
+        self._document = parent = dict(self._document)
+        for part in path:
+            child = parent[part]
+            if not isinstance(child, dict):
+                raise InternalError(f"{part} is no object")  # get has looked
+            parent[part] = child = dict(child)
+            parent = child
+        return parent
+
+
+def member(document: Mapping[str, Json], *parts: str) -> Json:
+    """Return a value of nested objects, None where it or any parent is missing or null.
+
+    Raises ``FormatError`` where a parent is no object.
+    """
+    found: Json = document  # type: ignore[assignment]  # read, never written
+    for number, part in enumerate(parts):
+        if found is None:
+            return None
+        if not isinstance(found, dict):
+            raise FormatError(_STRUCTURE, f"{'.'.join(parts[:number])} is no object")
+        found = found.get(part)
+    return found
+
+
+def _nested(parts: Sequence[str], value: Json) -> Json:
+    found = value
+    for part in reversed(parts):
+        found = {part: found}
+    return found
