@@ -75,12 +75,21 @@ class Editor:
 
         A parent that is null is as good as missing, as in KubeVirt's Go.
         """
-        if self.get(*parts) == value:
+        there, found = len(parts), self._document
+        for number, part in enumerate(parts, 1):
+            child = found.get(part)
+            if child is None:
+                there = number
+                break
+            if number == len(parts):
+                if child == value:
+                    return
+            elif not isinstance(child, dict):
+                raise FormatError(_STRUCTURE, f"{'.'.join(parts[:number])} is no object")
+            else:
+                found = child
+        if value is None and there == len(parts):
             return
-        there = next(
-            (number for number in range(1, len(parts)) if self.get(*parts[:number]) is None),
-            len(parts),
-        )
         place, made = parts[:there], _nested(parts[there:], value)
         parent = self._copied(place[:-1])
         kind: Literal["add", "replace"] = "replace" if place[-1] in parent else "add"
@@ -112,14 +121,25 @@ def member(document: Mapping[str, Json], *parts: str) -> Json:
 
     Raises ``FormatError`` where a parent is no object.
     """
-    found: Json = document  # type: ignore[assignment]  # read, never written
+    # Asked some sixty times for each decision: what is no object is looked for when it was met.
+    found: Any = document
+    try:
+        for part in parts:
+            if found is None:
+                return None
+            found = found.get(part)
+    except AttributeError:
+        raise FormatError(_STRUCTURE, f"{_no_object(document, parts)} is no object") from None
+    return found  # type: ignore[no-any-return]  # JSON of any kind
+
+
+def _no_object(document: Mapping[str, Json], parts: Sequence[str]) -> str:
+    found: Any = document
     for number, part in enumerate(parts):
-        if found is None:
-            return None
         if not isinstance(found, dict):
-            raise FormatError(_STRUCTURE, f"{'.'.join(parts[:number])} is no object")
+            return ".".join(parts[:number])
         found = found.get(part)
-    return found
+    return ".".join(parts)
 
 
 def _nested(parts: Sequence[str], value: Json) -> Json:
