@@ -7,19 +7,14 @@ and 500, is stopped and started, and sits behind a wire that is held, cut and cl
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
 import functools
-import http.server
 import json
 import signal
-import ssl
 import subprocess
 import sys
-import threading
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,10 +25,10 @@ from hack.agent_scene import Scene, open_scene
 from hack.cluster_pod import RBAC, allow, node_with_pod
 from hack.control_plane import ControlPlane
 from hack.control_plane_client import ApiError
+from hack.reviewer import serve_reviews
 from node_agent.agent import Rhythm
 from node_agent.backoff import Backoff
 from sevkit.cluster.connection import Connection
-from sevkit.pki import create_authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,48 +94,19 @@ def with_a_webhook_that_nobody_serves(pod: NodePod) -> AbstractContextManager[in
     return with_a_webhook(pod, {"url": "https://127.0.0.1:1/"}, 500)
 
 
-class _Refusal(http.server.BaseHTTPRequestHandler):
-    status: dict[str, Any]
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        response = {"uid": asked["request"]["uid"], "allowed": False, "status": self.status}
-        body = json.dumps({**asked, "request": None, "response": response}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @contextlib.contextmanager
 def with_the_answer(code: int, reason: str, pod: NodePod, *, retry_after: int = 0) -> Iterator[int]:
     """Any other status: an admission webhook tells the API server to give it."""
     details = {"retryAfterSeconds": retry_after} if retry_after else {}
     status = {"code": code, "reason": reason, "message": "as a test says", "details": details}
-    now, hour = datetime.now(UTC), timedelta(hours=1)
-    authority = create_authority("webhook", lifetime=hour)
-    leaf = authority.issue(["127.0.0.1"], lifetime=hour, now=now)
-    pair = pod.folder / f"webhook-{code}.pem"
-    pair.write_bytes(leaf.key.reveal() + leaf.certificate)
-    handler = type("Handler", (_Refusal,), {"status": status})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(pair)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        bundle = base64.b64encode(authority.certificate).decode()
-        client = {"url": f"https://127.0.0.1:{server.server_port}/", "caBundle": bundle}
-        try:
-            with with_a_webhook(pod, client, code):
-                yield code
-        finally:
-            server.shutdown()
-            thread.join(5)
+
+    def refuse(_: str, body: bytes) -> bytes:
+        asked = json.loads(body)
+        response = {"uid": asked["request"]["uid"], "allowed": False, "status": status}
+        return json.dumps({**asked, "request": None, "response": response}).encode()
+
+    with serve_reviews(refuse, pod.folder) as server, with_a_webhook(pod, server.client(), code):
+        yield code
 
 
 FAULTS: Final = {
