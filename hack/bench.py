@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hack import bench_agent, debian
+from hack.bench_admission import BOUND as DECISION_BOUND
+from hack.bench_admission import decision_tasks
 from hack.bench_simulation import BOUND, SIZES, launch_tasks
 from sevkit.abi.product import Product, ProductLine
 from sevkit.abi.report import parse_report
@@ -125,6 +127,13 @@ def digest_rows() -> tuple[Row, ...]:
     )
 
 
+def admission_rows() -> tuple[Row, ...]:
+    """Return the row of the webhook's decision."""
+    decisions, floor = decision_tasks()
+    name = "100 decisions on a 6 KiB VMI"
+    return (Row(name, decisions, "parsing and serialising it", floor, DECISION_BOUND, 31),)
+
+
 def process_rows() -> tuple[Row, ...]:
     """Return the rows of whole processes."""
 
@@ -194,6 +203,7 @@ class _Empty:
 ROWS: Final[tuple[Callable[[], Iterable[Row]], ...]] = (
     digest_rows,
     report_rows,
+    admission_rows,
     simulation_rows,
     process_rows,
 )

@@ -91,6 +91,14 @@ def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:  # noqa: A
         yield place, value
 
 
+def objects(value: Any, place: str = "") -> Iterator[str]:  # noqa: ANN401  # JSON
+    """Yield the places of all objects that are not empty."""
+    if isinstance(value, dict) and value:
+        yield place
+        for key, part in value.items():
+            yield from objects(part, f"{place}.{key}" if place else key)
+
+
 def changed(before: Document, after: Document) -> set[str]:
     """Return the places of leaves that differ; an empty parent that was filled is no difference."""
     one, other = dict(leaves(before)), dict(leaves(after))
@@ -188,6 +196,44 @@ def test_generated_vmis_are_admitted_with_what_was_asked_for_or_refused_by_us(
         tier, policy = next(rounds)
         said[check(server, generator.make(), tier, policy)] += 1
     assert said["admitted"] > 30, said
+
+
+#: Members of a VMI over which KubeVirt's VM controller asks for a restart, or that it puts back.
+UNDONE: Final = (
+    "spec.nodeSelector",
+    "spec.affinity",
+    "spec.tolerations",
+    "spec.domain.cpu.sockets",
+    "spec.domain.cpu.cores",
+    "spec.domain.cpu.threads",
+    "spec.domain.memory.guest",
+    "spec.domain.firmware.uuid",
+    "spec.domain.firmware.serial",
+)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=["default", "everything", "little"])
+@pytest.mark.parametrize("tier", Tier)
+def test_the_vm_controller_finds_nothing_to_undo_and_no_reason_for_a_restart(
+    server: AdmissionServer, generator: Generator, tier: Tier, policy: Policy
+) -> None:
+    """As it makes them: with the firmware's UUID, and members that it compares with the VM's."""
+    decided = 0
+    for number in range(40):
+        given = generator.make()
+        firmware = given["spec"]["domain"].setdefault("firmware", {})
+        firmware["uuid"] = f"5d307ca9-b3ef-428c-8861-0000000000{number:02}"
+        given["spec"] |= {"nodeSelector": {"a": "b"}, "tolerations": [{"key": "k"}]}
+        outcome = create(server, given, tier, policy, AROUND)
+        for decision, before in ((outcome.first, given), (outcome.second, outcome.defaulted)):
+            there = set() if before is None else set(objects(before))
+            for one in decision.operations if decision is not None else ():
+                place = one.path.removeprefix("/").replace("/", ".")
+                written = {place, *(f"{place}.{name}" for name, _ in leaves(one.value) if name)}
+                assert not written & set(UNDONE), one
+                assert place not in there, "what is there is never written as a whole"
+                decided += 1
+    assert decided > 20
 
 
 @pytest.mark.parametrize("tier", [Tier.SEV, Tier.SEV_ES])
