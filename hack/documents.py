@@ -18,9 +18,12 @@ from sevkit.cli.base import LazyGroup
 from sevkit.cli.main import program
 from sevkit.host.doctor.catalogue import CATALOGUE
 from sevkit.host.reasons import TEXTS
+from sevkit.kubevirt.launch_completion import COMPLETIONS, Completion
+from sevkit.kubevirt.launch_rules import REFUSALS, WARNINGS, RefusalRow, WarningRow
+from sevkit.kubevirt.tiers import Tier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 WIDTH: Final = 80
@@ -46,6 +49,13 @@ _REASONS_HEAD: Final = (
     "One of them is the reason of each technology in `sevkit node doctor`, in a Node's annotation "
     "`sevkit.io/capabilities`, and in the node agent's metrics and Events. Codes are stable; names "
     "in braces stand for what was read."
+)
+_ADMISSION_HEAD: Final = (
+    "Of VMIs that are to be launched confidentially. Besides, a value of the label that asks for "
+    "nothing that exists (`unknown-value`), a tier that is less than what is required (`weaker`), "
+    "types that exclude each other (`several-types`), `tdx`, members that have not the schema's "
+    "type (`malformed`), and for `best` no node that can run any (`no-node`) or not knowing of one "
+    "(`undecided`, which may be tried again)."
 )
 _TITLES: Final = {
     "SNP_REPORT": "`attest report`: an SEV-SNP attestation report",
@@ -126,7 +136,38 @@ def render_checks() -> str:
         _REASONS_HEAD,
         _reasons(),
     ]
+    parts += [
+        "## Admission: what is refused",
+        _ADMISSION_HEAD,
+        _table(("reason", "tiers", "fix", "source"), map(_refusal, REFUSALS)),
+        "## Admission: what is written",
+        _table(("what", "tiers", "why"), map(_completion, COMPLETIONS)),
+        "## Admission: what is warned of",
+        _table(("what", "tiers", "what it says", "source"), map(_warning, WARNINGS)),
+    ]
     return "\n\n".join(parts) + "\n"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines += [f"| {' | '.join(map(_cell, row))} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _tiers(tiers: frozenset[Tier]) -> str:
+    return ", ".join(tier for tier in Tier if tier in tiers)
+
+
+def _refusal(row: RefusalRow) -> tuple[str, ...]:
+    return f"`{row.code}`", _tiers(row.tiers), row.fix, row.source
+
+
+def _completion(row: Completion) -> tuple[str, ...]:
+    return f"`{row.code}`", _tiers(row.tiers), row.source
+
+
+def _warning(row: WarningRow) -> tuple[str, ...]:
+    return f"`{row.code}`", _tiers(row.tiers), row.says, row.source
 
 
 def _doctor() -> str:
