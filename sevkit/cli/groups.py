@@ -60,8 +60,11 @@ node: Final = LazyGroup(
 )
 cluster: Final = LazyGroup(
     "cluster",
-    {"nodes": ("sevkit.cli.cluster_nodes:command", "Which node can run what, and why not.")},
-    "What the nodes of a cluster can do, and why not, with the fix.",
+    {
+        "nodes": ("sevkit.cli.cluster_nodes:command", "Which node can run what, and why not."),
+        "preflight": ("sevkit.cli.cluster_preflight:command", "Is this cluster ready?"),
+    },
+    "Is this cluster ready; what can its nodes do, and why not, with the fix.",
 )
 simulate: Final = LazyGroup(
     "simulate",

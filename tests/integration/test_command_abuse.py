@@ -63,6 +63,7 @@ VALID: Final = {
     "node doctor": "--host-root folder",
     "simulate host": "genoa --out new",
     "cluster nodes": "--kubeconfig kubeconfig",
+    "cluster preflight": "--kubeconfig kubeconfig",
     "completion": "bash",
 }
 #: Commands that serve until they are ended; their own tests give them what they refuse.

@@ -1,0 +1,146 @@
+"""The questions of a preflight, put to the API server: those that the chosen groups need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from sevkit.cluster.fleet_nodes import parse_fleet_node
+from sevkit.cluster.nodes import NODES
+from sevkit.cluster.preflight_source import (
+    BINDINGS,
+    CONFIG_MAPS,
+    DEFINITIONS,
+    INSTANCE_DEFINITION,
+    INSTANCES,
+    KUBEVIRTS,
+    MUTATING,
+    NAMESPACES,
+    POLICIES,
+    SERVICES,
+    SLICES,
+    VALIDATING,
+    Refusal,
+    fold_objects,
+    get_object,
+    get_version,
+)
+from sevkit.errors import FormatError
+from sevkit.kubevirt.json_patch import member
+from sevkit.kubevirt.preflight.claims import NodeClaims, read_claims
+from sevkit.kubevirt.preflight.guests import Guests, WeakGuest, judge_guest
+from sevkit.kubevirt.preflight.net import POLICIES as POLICY_NAMES
+from sevkit.kubevirt.preflight.survey import Names, Survey, Unasked
+from sevkit.kubevirt.preflight.webhook import CHOICES, KUBEVIRT_MUTATOR
+from sevkit.kubevirt.tiers import LABEL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+    from datetime import datetime
+
+    from sevkit.cluster.api import ApiServer
+    from sevkit.kubevirt.preflight.survey import Document
+    from sevkit.kubevirt.tiers import Tier
+
+_SERVICE_NAME: Final = "kubernetes.io/service-name"
+_T = TypeVar("_T")
+
+
+def take_survey(
+    server: ApiServer,
+    groups: Collection[str],
+    names: Names,
+    required: frozenset[Tier],
+    now: datetime,
+) -> Survey:
+    """Return what the cluster answers to all that the checks of ``groups`` ask.
+
+    Raises ``ClusterError`` where it cannot be reached, or does not know us.
+    """
+    found: dict[str, object] = {"version": _answer(get_version(server))}
+    for group, ask in _QUESTIONS.items():
+        if group in groups:
+            found |= ask(server, names)
+    return Survey(now, required, names, **found)  # type: ignore[arg-type]  # each as its field has it
+
+
+def _kubevirt(server: ApiServer, _: Names) -> dict[str, object]:
+    return {
+        "kubevirts": _answer(fold_objects(server, KUBEVIRTS, _whole)),
+        "definition": _answer(get_object(server, DEFINITIONS, INSTANCE_DEFINITION)),
+    }
+
+
+def _webhook(server: ApiServer, names: Names) -> dict[str, object]:
+    selector = f"{_SERVICE_NAME}={names.webhook}"
+    slices = fold_objects(server, SLICES, _whole, namespace=names.namespace, selector=selector)
+    return {
+        "mutating": _answer(get_object(server, MUTATING, names.webhook)),
+        "kubevirt_mutating": _answer(get_object(server, MUTATING, KUBEVIRT_MUTATOR)),
+        "validating": _answer(get_object(server, VALIDATING, names.webhook)),
+        "service": _answer(get_object(server, SERVICES, names.webhook, namespace=names.namespace)),
+        "slices": _answer(slices),
+        **_choices(server, names),
+    }
+
+
+def _choices(server: ApiServer, names: Names) -> dict[str, object]:
+    document = get_object(server, CONFIG_MAPS, CHOICES, namespace=names.namespace)
+    return {"choices": _answer(document)}
+
+
+def _net(server: ApiServer, _: Names) -> dict[str, object]:
+    return {
+        "policies": {name: _answer(get_object(server, POLICIES, name)) for name in POLICY_NAMES},
+        "bindings": _answer(fold_objects(server, BINDINGS, _whole)),
+    }
+
+
+def _nodes(server: ApiServer, names: Names) -> dict[str, object]:
+    def claims(document: Document) -> NodeClaims:
+        node = parse_fleet_node(document)
+        return read_claims(node.view.name, node.view.labels, node.count)
+
+    nodes = _answer(fold_objects(server, NODES, claims))
+    return {"nodes": nodes, **_choices(server, names)}
+
+
+def _tenants(server: ApiServer, names: Names) -> dict[str, object]:
+    labelled = _answer(fold_objects(server, NAMESPACES, _label, selector=LABEL))
+    namespaces = labelled if isinstance(labelled, Unasked) else dict(labelled)
+    guests = namespaces if isinstance(namespaces, Unasked) else _guests(server, namespaces)
+    return {"namespaces": namespaces, "guests": guests, **_nodes(server, names)}
+
+
+def _guests(server: ApiServer, namespaces: Mapping[str, str]) -> Guests | Unasked:
+    def judge(document: Document) -> WeakGuest | bool | None:
+        return judge_guest(document, namespaces) or None
+
+    try:
+        found = fold_objects(server, INSTANCES, judge)
+    except FormatError as error:
+        return Unasked(f"API server's answer: {error.message}")
+    if isinstance(found, Refusal):
+        return Unasked(found.reason, found.right)
+    return Guests(len(found), tuple(one for one in found if isinstance(one, WeakGuest)))
+
+
+def _label(document: Document) -> tuple[str, str]:
+    value = member(document, "metadata", "labels", LABEL)
+    return str(member(document, "metadata", "name")), str(value)
+
+
+def _whole(document: Document) -> Document:
+    return document
+
+
+def _answer(answer: _T | Refusal) -> _T | Unasked:
+    return Unasked(answer.reason, answer.right) if isinstance(answer, Refusal) else answer
+
+
+_QUESTIONS: Final[Mapping[str, Callable[[ApiServer, Names], dict[str, object]]]] = {
+    "kubevirt": _kubevirt,
+    "webhook": _webhook,
+    "policy": _net,
+    "nodes": _nodes,
+    "tenants": _tenants,
+}

@@ -1,0 +1,116 @@
+"""What a preflight asks of the API server, with few rights: each question has its own answer.
+
+What is not there is None, and what may not be asked, or is not answered, is a ``Refusal`` of that
+one question. Without a connection, or without an identity, there is no answer to anything: that is
+raised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, final
+
+from sevkit.cluster.api import Call, Kind, mapping
+from sevkit.cluster.errors import Forbidden, NotFound, Unauthorized, Unreachable
+from sevkit.cluster.pages import fold_list
+from sevkit.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sevkit.cluster.api import ApiServer
+    from sevkit.documents import Json
+
+_ADMISSION: Final = "admissionregistration.k8s.io"
+KUBEVIRTS: Final = Kind("kubevirt.io", "v1", "kubevirts")
+INSTANCES: Final = Kind("kubevirt.io", "v1", "virtualmachineinstances")
+DEFINITIONS: Final = Kind(
+    "apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False
+)
+MUTATING: Final = Kind(_ADMISSION, "v1", "mutatingwebhookconfigurations", namespaced=False)
+VALIDATING: Final = Kind(_ADMISSION, "v1", "validatingwebhookconfigurations", namespaced=False)
+POLICIES: Final = Kind(_ADMISSION, "v1", "validatingadmissionpolicies", namespaced=False)
+BINDINGS: Final = Kind(_ADMISSION, "v1", "validatingadmissionpolicybindings", namespaced=False)
+CONFIG_MAPS: Final = Kind("", "v1", "configmaps")
+SERVICES: Final = Kind("", "v1", "services")
+SLICES: Final = Kind("discovery.k8s.io", "v1", "endpointslices")
+NAMESPACES: Final = Kind("", "v1", "namespaces", namespaced=False)
+#: The definition of VMIs, by its name.
+INSTANCE_DEFINITION: Final = f"{INSTANCES.plural}.{INSTANCES.group}"
+
+_Made = TypeVar("_Made")
+Document: TypeAlias = "Mapping[str, Json]"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why there is no answer, and the right that is missing for it, such as ``list nodes``."""
+
+    reason: str
+    right: str = ""
+
+
+def get_version(server: ApiServer) -> Document | Refusal | None:
+    """Return what the API server says of its version. Raises ``ClusterError`` as all of them."""
+    return _asked("get /version", lambda: mapping(server.call(Call("GET", "/version"))))
+
+
+def get_object(
+    server: ApiServer, kind: Kind, name: str, *, namespace: str = ""
+) -> Document | Refusal | None:
+    """Return an object, or None where it is not there, or no such kind is served."""
+    call = Call("GET", kind.path(name, namespace=namespace))
+    return _asked(_right("get", kind, namespace), lambda: mapping(server.call(call)))
+
+
+def fold_objects(
+    server: ApiServer,
+    kind: Kind,
+    reduce: Callable[[Document], _Made | None],
+    *,
+    namespace: str = "",
+    selector: str = "",
+) -> tuple[_Made, ...] | Refusal:
+    """Return what ``reduce`` makes of every object, asked for in pages; () if none is served.
+
+    ``selector`` is a label selector. Where ``reduce`` returns None, the object is left out.
+    """
+    query = (("labelSelector", selector),) if selector else ()
+
+    def start() -> list[_Made]:
+        return []
+
+    def fold(made: list[_Made], document: Document) -> None:
+        one = reduce(document)
+        if one is not None:
+            made.append(one)
+
+    def ask() -> list[_Made]:
+        return fold_list(server, kind.path(namespace=namespace), query, start=start, fold=fold)
+
+    found = _asked(_right("list", kind, namespace), ask)
+    return found if isinstance(found, Refusal) else tuple(found or ())
+
+
+def _right(verb: str, kind: Kind, namespace: str) -> str:
+    """Return a right as people grant it: ``list nodes``, ``get services in sevkit-system``."""
+    resource = f"{kind.plural}.{kind.group}" if kind.group else kind.plural
+    return f"{verb} {resource}" + (f" in {namespace}" if namespace else "")
+
+
+_T = TypeVar("_T")
+
+
+def _asked(right: str, ask: Callable[[], _T]) -> _T | Refusal | None:
+    """Return an answer, None for what is not there, or why there is none."""
+    try:
+        return ask()
+    except (Unreachable, Unauthorized):
+        raise
+    except NotFound:
+        return None
+    except Forbidden:
+        return Refusal("forbidden", right)
+    except ClusterError as error:
+        return Refusal(error.message)

@@ -1,0 +1,1 @@
+"""The checks of ``sevkit cluster preflight``: ``check`` makes them, ``catalogue`` lists them."""

@@ -1,0 +1,152 @@
+"""The net below the webhook: policies that the API server enforces by itself, and their bindings.
+
+Source: kubernetes.io, "Validating Admission Policy"; k8s.io/api/admissionregistration/v1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sevkit.host.doctor.check import Verdict
+from sevkit.kubevirt.json_patch import member
+from sevkit.kubevirt.preflight.check import Check, Found
+from sevkit.kubevirt.preflight.entries import CASES, NEW_VMI, labels_of, rule_covers
+from sevkit.kubevirt.preflight.selector import selects
+from sevkit.kubevirt.preflight.survey import known
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sevkit.documents import Json
+    from sevkit.kubevirt.preflight.survey import Document, Survey
+
+VMI_POLICY: Final = "sevkit-confidential-vmi"
+NAMESPACE_POLICY: Final = "sevkit-confidential-namespace"
+#: Each policy, and whether it is about objects in namespaces.
+POLICIES: Final = {VMI_POLICY: True, NAMESPACE_POLICY: False}
+_NAMESPACE: Final = {"apiGroups": "", "apiVersions": "v1", "resources": "namespaces"}
+#: All that each policy has to be about.
+_ABOUT: Final[Mapping[str, tuple[Mapping[str, str], ...]]] = {
+    VMI_POLICY: (NEW_VMI,),
+    NAMESPACE_POLICY: tuple(
+        _NAMESPACE | {"operations": operation} for operation in ("CREATE", "UPDATE")
+    ),
+}
+_DENY: Final = "Deny"
+
+
+def _narrowed(constraints: Json, *, namespaced: bool) -> str:
+    """Return in words the first case that the selectors leave out, "" if they leave none out."""
+    if not isinstance(constraints, dict):
+        return ""
+    for case in CASES:
+        # A namespace is an object, and its own labels count as its namespace's.
+        own = labels_of(case.own) if namespaced else labels_of(case.namespace, "tenant")
+        around = labels_of(case.namespace, "tenant")
+        if not namespaced and case.namespace is None:
+            continue
+        if not selects(constraints.get("namespaceSelector"), around) or not selects(
+            constraints.get("objectSelector"), own
+        ):
+            return str(case)
+    return ""
+
+
+def _unruled(constraints: Json, name: str) -> str:
+    """Return in words the first operation that the rules leave out, "" if they leave none out."""
+    found = constraints if isinstance(constraints, dict) else {}
+    rules, excluded = found.get("resourceRules"), found.get("excludeResourceRules")
+    for words in _ABOUT[name]:
+        if not any(rule_covers(one, words) for one in (rules if isinstance(rules, list) else [])):
+            return f"{words['operations']} of {words['resources']}"
+    return "what excludeResourceRules says" if excluded else ""
+
+
+def _policy(name: str) -> Callable[[Survey], Found]:
+    def look(survey: Survey) -> Found:
+        document = known(survey.policies[name])
+        if document is None:
+            return Found(Verdict.FAIL, "no", f"there is no ValidatingAdmissionPolicy {name}")
+        hole = _hole(document, name)
+        if hole:
+            return Found(Verdict.FAIL, name, hole)
+        doubt = _doubt(document)
+        return Found(Verdict.WARN if doubt else Verdict.PASS, name, doubt)
+
+    return look
+
+
+def _hole(document: Document, name: str) -> str:
+    """Return in words how a policy lets something by, "" if it does not."""
+    if (member(document, "spec", "failurePolicy") or "Fail") != "Fail":
+        return "its failurePolicy is not Fail"
+    if not member(document, "spec", "validations"):
+        return "it validates nothing"
+    constraints = member(document, "spec", "matchConstraints")
+    left_out = _unruled(constraints, name) or _narrowed(constraints, namespaced=POLICIES[name])
+    return f"it leaves out {left_out}" if left_out else ""
+
+
+def _doubt(document: Document) -> str:
+    """Return in words why a policy might let something by, "" if there is no reason to think so."""
+    if member(document, "spec", "matchConditions"):
+        return "conditions that this does not judge may leave objects out"
+    if member(document, "status", "typeChecking", "expressionWarnings"):
+        return "the API server warns of its expressions; are KubeVirt's definitions there?"
+    return ""
+
+
+def _binding(name: str) -> Callable[[Survey], Found]:
+    def look(survey: Survey) -> Found:
+        bindings = [
+            one for one in known(survey.bindings) if member(one, "spec", "policyName") == name
+        ]
+        if not bindings:
+            return Found(Verdict.FAIL, "no", f"nothing binds {name}, so it is not enforced")
+        problems = [_judge_binding(one, namespaced=POLICIES[name]) for one in bindings]
+        names = tuple(str(member(one, "metadata", "name")) for one in bindings)
+        if "" in problems:
+            return Found(Verdict.PASS, names[problems.index("")])
+        return Found(Verdict.FAIL, names[0], problems[0], names)
+
+    return look
+
+
+def _judge_binding(document: Document, *, namespaced: bool) -> str:
+    """Return what is wrong with a binding, "" for nothing."""
+    actions = member(document, "spec", "validationActions")
+    if not isinstance(actions, list) or _DENY not in actions:
+        return "its validationActions do not deny"
+    left_out = _narrowed(member(document, "spec", "matchResources"), namespaced=namespaced)
+    return f"it leaves out {left_out}" if left_out else ""
+
+
+_APPLY: Final = "apply deploy/webhook anew, as docs/webhook.md says"
+_SOURCE: Final = "kubernetes.io, Validating Admission Policy"
+NET: Final[tuple[Check, ...]] = (
+    Check(
+        "policy.vmi",
+        "a policy refuses VMIs that are less confidential than required",
+        _policy(VMI_POLICY),
+        _APPLY,
+        _SOURCE,
+    ),
+    Check(
+        "policy.vmi-binding", "it is enforced", _binding(VMI_POLICY), _APPLY, _SOURCE, "policy.vmi"
+    ),
+    Check(
+        "policy.namespace",
+        "a policy refuses labels of namespaces that ask for nothing that exists",
+        _policy(NAMESPACE_POLICY),
+        _APPLY,
+        _SOURCE,
+    ),
+    Check(
+        "policy.namespace-binding",
+        "it is enforced",
+        _binding(NAMESPACE_POLICY),
+        _APPLY,
+        _SOURCE,
+        "policy.namespace",
+    ),
+)
