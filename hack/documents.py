@@ -171,14 +171,21 @@ def _warning(row: WarningRow) -> tuple[str, ...]:
 
 
 def _doctor() -> str:
-    lines = ["| check | what | needed by | fix | snphost | sevctl |", "|---|---|---|---|---|---|"]
-    lines += [
-        f"| `{row.name}` | {_cell(row.summary)} "
-        f"| {', '.join(sorted(row.needs))} | {_cell(row.fix)} "
-        f"| {_cell(row.snphost)} | {_cell(row.sevctl)} |"
-        for row in CATALOGUE
-    ]
-    return "\n".join(lines)
+    return _table(
+        ("check", "what", "needed by", "source", "fix", "snphost", "sevctl"),
+        (
+            (
+                f"`{row.name}`",
+                row.summary,
+                ", ".join(sorted(row.needs)),
+                row.source,
+                row.fix,
+                row.snphost,
+                row.sevctl,
+            )
+            for row in CATALOGUE
+        ),
+    )
 
 
 def _reasons() -> str:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 PATH: Final = "proc/cpuinfo"
 #: Enough for the first processor, whose flags take 1,500 bytes.
 _HEAD: Final = 16 << 10
+#: What the kernel prints on x86 only, beside the processor's number.
+_X86: Final = frozenset({"vendor_id", "flags"})
+#: What it prints elsewhere: arm64 (two), s390 (which has no "processor"), riscv, powerpc.
+_OTHERS: Final = frozenset({"CPU implementer", "Features", "# processors", "isa", "cpu"})
 _ADDRESS_SIZES: Final = re.compile(r"([0-9]{1,3}) bits physical")
 
 
@@ -61,12 +65,13 @@ def parse_cpuinfo(text: str) -> CpuinfoFacts:
         name, colon, value = line.partition(":")
         if colon:
             rows.setdefault(name.strip(), value.strip())
-    if "processor" not in rows:
-        raise FormatError("/proc/cpuinfo", "no processor in it")
-    x86 = "vendor_id" in rows or "flags" in rows
-    if not x86 and "CPU implementer" not in rows and "Features" not in rows:
-        raise FormatError("/proc/cpuinfo", "the processor has no maker")
+    x86 = "processor" in rows and not _X86.isdisjoint(rows)
+    if not x86 and _OTHERS.isdisjoint(rows):
+        raise FormatError("/proc/cpuinfo", "no processor in it that has a maker")
     flags = rows.get("flags")
+    if flags is not None and not (flags.isascii() and flags.isprintable()):
+        # Half of a damaged list is no list: what is not in it may have been.
+        raise FormatError("/proc/cpuinfo", "flags are not words")
     sizes = _ADDRESS_SIZES.match(rows.get("address sizes", ""))
     return CpuinfoFacts(
         x86=x86,

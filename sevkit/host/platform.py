@@ -1,8 +1,10 @@
 """The devices that SEV depends on, as sysfs shows them: secure processor, IOMMU, device nodes.
 
-Nothing here needs a privilege. The IOMMU's bit for SNP is what the BIOS switch "SEV-SNP Support"
-sets (AMD I/O Virtualization, MMIO offset 0030h, bit 63). Sources: Linux,
-Documentation/ABI/testing/sysfs-driver-ccp, drivers/iommu/amd/init.c.
+Nothing here needs a privilege. sysfs lists devices by links, which a copy of a host may have lost:
+where something else shows that there were some, the list is not taken for an empty one. The
+IOMMU's bit for SNP is what the BIOS switch "SEV-SNP Support" sets (AMD I/O Virtualization, MMIO
+offset 0030h, bit 63). Sources: Linux, Documentation/ABI/testing/sysfs-driver-ccp,
+drivers/iommu/amd/init.c.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ ATTRIBUTES: Final = (
 _DEVICES: Final = 8
 _FEATURES: Final = re.compile(r"([0-9a-f]{1,16})(?::[0-9a-f]{1,16})?")
 _SNP: Final = 1 << 63
-_GROUPS: Final = 4
+_GROUPS: Final = "sys/kernel/iommu_groups"
+#: Most groups of which the kind is read.
+_KINDS: Final = 4
 
 
 @final
@@ -64,10 +68,13 @@ def probe_secure_processors(source: HostSource) -> Reading[tuple[SecureProcessor
     """Read the devices of the driver ccp; none at all is an answer where PCI can be seen."""
     names = source.names(_DRIVER)
     if isinstance(names, Unreadable):
-        drivers = source.names("sys/bus/pci/drivers")
-        gone = isinstance(drivers, Known) and names.cause is Cause.ABSENT
+        # Linux always has drivers: without any, this is no list of them.
+        drivers: tuple[str, ...] = value_of(source.names("sys/bus/pci/drivers")) or ()
+        gone = names.cause is Cause.ABSENT and drivers and "ccp" not in drivers
         return Known(()) if gone else names
     addresses = [name for name in names.value if _ADDRESS.fullmatch(name)][:_DEVICES]
+    if not addresses and "module" not in names.value:
+        return Unreadable(Cause.ABSENT, f"/{_DRIVER}: without its links")
     return Known(tuple(SecureProcessor(one, _attributes(source, one)) for one in addresses))
 
 
@@ -85,12 +92,15 @@ def probe_iommu(source: HostSource) -> Reading[IommuFacts]:
     names = source.names("sys/class/iommu")
     if isinstance(names, Unreadable):
         return names
+    groups = value_of(source.names(_GROUPS)) or ()
+    if groups and not names.value:
+        return Unreadable(Cause.ABSENT, "/sys/class/iommu: without its links")
     units = [name for name in names.value if name.startswith("ivhd")]
     bits = [_snp_bit(source, name) for name in units]
     known = [bit for bit in bits if bit is not None]
     all_known = all(known) if known and len(known) == len(bits) else None
     snp = False if False in bits else all_known
-    return Known(IommuFacts(len(units), snp, _group_types(source)))
+    return Known(IommuFacts(len(units), snp, _group_types(source, groups)))
 
 
 def _snp_bit(source: HostSource, unit: str) -> bool | None:
@@ -99,10 +109,8 @@ def _snp_bit(source: HostSource, unit: str) -> bool | None:
     return None if found is None else bool(int(found[1], 16) & _SNP)
 
 
-def _group_types(source: HostSource) -> tuple[str, ...]:
-    folder = "sys/kernel/iommu_groups"
-    names = value_of(source.names(folder)) or ()
-    texts = [value_of(source.text(f"{folder}/{name}/type")) for name in names[:_GROUPS]]
+def _group_types(source: HostSource, names: tuple[str, ...]) -> tuple[str, ...]:
+    texts = [value_of(source.text(f"{_GROUPS}/{name}/type")) for name in names[:_KINDS]]
     return tuple(text.strip()[:32] for text in texts if text is not None)
 
 

@@ -180,7 +180,7 @@ TEXTS: Final[Mapping[Reason, Text]] = MappingProxyType(
         Reason.NO_SEV_DEVICE: Text(
             "the driver ccp made no /dev/sev",
             "`dmesg | grep ccp` says why; use a kernel built with CONFIG_CRYPTO_DEV_SP_PSP, and "
-            + _BIOS_UPDATE,
+            f"{_BIOS_UPDATE}; only EPYC server processors have it",
         ),
         Reason.FIRMWARE_SILENT: Text(
             "the secure processor does not answer, and Linux has given it up until the next reboot",
@@ -273,7 +273,8 @@ TEXTS: Final[Mapping[Reason, Text]] = MappingProxyType(
         ),
         Reason.CPUID_UNREAD: Text(
             "CPUID could not be asked",
-            "allow memory that is executable (SELinux execmem), or /dev/cpu/0/cpuid",
+            "allow memory that is executable (SELinux execmem), or /dev/cpu/0/cpuid; a copy of a "
+            "host needs its cpuid.json",
         ),
         Reason.KVM_UNREAD: Text(
             "what KVM decided could not be read (/sys/module/kvm_amd/parameters/{flag})",

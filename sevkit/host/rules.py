@@ -161,6 +161,7 @@ _ES_IN_KVM: Final = (
 _ES_KERNEL: Final = Rule(
     DISABLED,
     Reason.KERNEL_TOO_OLD,
+    # Such a kernel has no name for the flag either.
     lambda c: c.e.sev_es.missing and c.e.before(_ES_SINCE),
 )
 _ES_FLAG: Final = Rule(DISABLED, Reason.FLAG_MISSING, lambda c: c.e.sev_es.flag is False)
@@ -284,8 +285,8 @@ SEV_RULES: Final = (
 SEV_ES_RULES: Final = (
     *_SILICON,
     *_BIOS,
-    _ES_FLAG,
     _ES_KERNEL,
+    _ES_FLAG,
     *_KVM,
     *_ES_IN_KVM,
     *_DEVICE,

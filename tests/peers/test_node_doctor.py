@@ -1,20 +1,20 @@
-"""`sevkit node doctor` and virtee's snphost on the same simulated machines agree.
+"""`sevkit node doctor`, virtee's snphost and its sevctl on the same simulated machines agree.
 
-snphost runs on the machine, as root, with its devices and registers. The doctor reads the machine's
-files, as anybody may. Where they differ the table says why; a difference that is not in it, or that
-is gone, is a failure.
+The tools run on the machine, as root, with its devices and registers. The doctor reads the
+machine's files, as anybody may. Where they differ the table says why; a difference that is not in
+it, or that is gone, is a failure.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 
+from sevkit.cli.main import main
+from sevkit.host.doctor.catalogue import CATALOGUE
 from sevkit.testing.device.mount import unavailable_reason
 from sevkit.testing.host import DEFECTS, PRESETS, with_defects
 from sevkit.testing.simulated_amd import SimulatedAmd
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 CHECK: Final = re.compile(r"\[ (PASS|FAIL|SKIP) \] *- (.*)")
-VERDICTS: Final = {"PASS": "pass", "FAIL": "fail"}
+VERDICTS: Final = frozenset({"pass", "fail"})
 #: What both judge at least, on machines with everything; by snphost's names.
 JUDGED: Final = frozenset(
     {
@@ -65,15 +65,22 @@ JUDGED: Final = frozenset(
 )
 
 _BIT_0: Final = "snphost 0.7.0 looks at bit 0 of CPUID 0x8000001f, which is SME, instead of bit 4"
+#: The presets that are broken in every way that they can be.
+_BROKEN: Final = ("genoa", "rome-es")
+_ROMES: Final = tuple(
+    f"rome-es+{name}" if name else "rome-es"
+    for name in ("", *DEFECTS)
+    if not name or "rome-es" in DEFECTS[name].applies_to
+)
 _NAPLES: Final = "CPUID claims SEV-ES on Naples, which AMD does not support there"
 _ASKING: Final = "to answer, this kernel initialises SNP for the time of the question"
 _WAITS: Final = "psp_init_on_probe=N: the firmware waits for the first guest, and nothing is wrong"
-#: Check, the doctor's verdict and snphost's, and why, for machines by name.
-DIFFERENT: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
+#: By check and the doctor's verdict: the machines on which snphost's is the other one, and why.
+SNPHOST_DIFFERS: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
     ("Secure Nested Paging (SEV-SNP)", "fail"): {
         "naples": _BIT_0,
         "rome": _BIT_0,
-        "rome-es": _BIT_0,
+        **dict.fromkeys(_ROMES, _BIT_0),
     },
     ("Encrypted State (SEV-ES)", "fail"): {"naples": _NAPLES},
     ("SNP initialized", "fail"): {
@@ -81,23 +88,40 @@ DIFFERENT: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
         "genoa+kvm-amd-not-loaded": _ASKING,
         "genoa+kvm-sev-off": _ASKING,
     },
-    ("SEV initialized", "pass"): {"genoa+psp-init-deferred": _WAITS},
+    ("SEV initialized", "pass"): {
+        "genoa+psp-init-deferred": _WAITS,
+        "rome-es+psp-init-deferred": _WAITS,
+    },
 }
+SEVCTL_DIFFERS: Final = {("Encrypted State (SEV-ES)", "fail"): {"naples": _NAPLES}}
 #: Presets without a secure processor have no device to ask.
 MACHINES: Final = tuple(
     name for name, spec in PRESETS.items() if spec.cpu.product is not None and spec.cpu.psp
 )
-#: Not machines on which snphost can be run, or not Genoas.
-ELSEWHERE: Final = frozenset({"no-psp", "ciphertext-hiding", "ciphertext-hiding-all"})
-
-
+#: Without a secure processor there is no chip to make; a thousand guests change no verdict.
+_NOT_RUN: Final = frozenset({"no-psp", "asids-exhausted"})
 HOSTS: Final[Mapping[str, HostSpec]] = {
     **{name: PRESETS[name] for name in MACHINES},
     **{
-        f"genoa+{defect}": with_defects("genoa", [defect])
-        for defect in DEFECTS
-        if defect not in ELSEWHERE
+        f"{preset}+{name}": with_defects(preset, [name])
+        for name, defect in DEFECTS.items()
+        for preset in _BROKEN
+        if preset in defect.applies_to and name not in _NOT_RUN
     },
+}
+
+
+class Tool(NamedTuple):
+    """A peer: what it is asked, and on which of the checks that it makes the doctor differs."""
+
+    words: tuple[str, ...]
+    differs: Mapping[tuple[str, str], Mapping[str, str]]
+    judged: int
+
+
+TOOLS: Final = {
+    "snphost": Tool(("ok",), SNPHOST_DIFFERS, judged=12),
+    "sevctl": Tool(("ok", "snp"), SEVCTL_DIFFERS, judged=10),
 }
 
 
@@ -106,56 +130,66 @@ def amd() -> SimulatedAmd:
     return SimulatedAmd()
 
 
-@pytest.fixture(scope="module")
-def snphost(find_program: Callable[[str, str], Path]) -> Path:
-    return find_program("snphost", "snphost")
-
-
-def said_by_snphost(text: str) -> dict[str, str]:
-    """Return its verdicts by the check's name, without those that it skipped."""
+def said_by_tool(text: str) -> dict[str, str]:
+    """Return its verdicts by the check's name, also of those that it skipped."""
     found = CHECK.findall(COLOUR.sub("", text))
-    return {
-        line.partition(":")[0].strip(): VERDICTS[verdict]
-        for verdict, line in found
-        if verdict in VERDICTS
-    }
+    return {line.partition(":")[0].strip(): verdict.lower() for verdict, line in found}
 
 
-def said_by_doctor(root: Path) -> dict[str, str]:
-    """Return the doctor's verdicts by snphost's names, without those that it could not reach."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "sevkit.cli.main", "node", "doctor"),
-            *("--host-root", str(root), "--output", "json"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode in {0, 3, 4}, done.stderr
-    return {
-        one["snphost"]: one["verdict"]
-        for one in json.loads(done.stdout)["checks"]
-        if one["snphost"] and one["verdict"] in VERDICTS.values()
-    }
+def said_by_doctor(root: Path, tool: str, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """Return the doctor's verdicts by the tool's names, also of those that it could not reach."""
+    assert main(["node", "doctor", "--host-root", str(root), "--output", "json"]) in {0, 3, 4}
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    return {one[tool]: one["verdict"] for one in checks if one[tool]}
 
 
-@pytest.mark.parametrize("name", HOSTS)
-def test_where_both_judge_they_agree(name: str, amd: SimulatedAmd, snphost: Path) -> None:
-    spec = HOSTS[name]
+def judged(verdicts: Mapping[str, str]) -> dict[str, str]:
+    return {check: verdict for check, verdict in verdicts.items() if verdict in VERDICTS}
+
+
+@pytest.mark.parametrize(
+    ("tool", "name"),
+    [
+        (tool, name)
+        for tool in TOOLS
+        for name in HOSTS
+        # sevctl's checks are few, and the same few there.
+        if tool == "snphost" or not name.startswith("rome-es+")
+    ],
+)
+def test_where_both_judge_they_agree(
+    tool: str,
+    name: str,
+    amd: SimulatedAmd,
+    find_program: Callable[[str, str], Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spec, program = HOSTS[name], find_program(tool, tool)
     product = spec.cpu.product
     assert product is not None
     with open_machine(spec, amd.make_chip(product)) as machine:
-        done = machine.run([snphost, "ok"])
-        theirs = said_by_snphost((done.stdout + done.stderr).decode())
-        ours = said_by_doctor(machine.root)
+        done = machine.run([program, *TOOLS[tool].words])
+        theirs = judged(said_by_tool((done.stdout + done.stderr).decode()))
+        ours = judged(said_by_doctor(machine.root, tool, capsys))
     both = ours.keys() & theirs.keys()
     found = {check for check in both if ours[check] != theirs[check]}
-    expected = {check for (check, _), hosts in DIFFERENT.items() if name in hosts}
+    differs = TOOLS[tool].differs
+    expected = {check for (check, _), hosts in differs.items() if name in hosts}
     assert found == expected
     for check in expected:
-        assert (check, ours[check]) in DIFFERENT
-    if name in {"milan", "genoa", "turin"}:
+        assert (check, ours[check]) in differs
+    if name in {"milan", "genoa", "turin"} and tool == "snphost":
         assert both >= JUDGED
-    assert len(both) >= 15
+    assert len(both) >= TOOLS[tool].judged
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_every_check_of_theirs_is_one_of_the_doctors(
+    tool: str, amd: SimulatedAmd, find_program: Callable[[str, str], Path]
+) -> None:
+    program, spec = find_program(tool, tool), PRESETS["genoa"]
+    product = spec.cpu.product
+    assert product is not None
+    with open_machine(spec, amd.make_chip(product)) as machine:
+        theirs = said_by_tool(machine.run([program, *TOOLS[tool].words]).stdout.decode())
+    assert theirs.keys() == {getattr(check, tool) for check in CATALOGUE if getattr(check, tool)}

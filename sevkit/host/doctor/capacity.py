@@ -94,6 +94,7 @@ CAPACITY: Final[tuple[Check, ...]] = (
         lambda p: _some(p.found.sev_asids.total),
         hint_of(Reason.NO_SEV_ASIDS),
         "cpu.sev",
+        source="misc.capacity; CPUID Fn8000_001F ECX and EDX",
     ),
     Check(
         "asids.encrypted-state",
@@ -102,6 +103,7 @@ CAPACITY: Final[tuple[Check, ...]] = (
         lambda p: _some(p.found.encrypted_state.total),
         hint_of(Reason.NO_ENCRYPTED_STATE_ASIDS),
         "cpu.sev-es",
+        source="misc.capacity; CPUID Fn8000_001F EDX",
     ),
     Check(
         "asids.ciphertext-hiding",
@@ -110,6 +112,7 @@ CAPACITY: Final[tuple[Check, ...]] = (
         _hiding,
         "",
         "cpu.sev-snp",
+        source="/sys/module/kvm_amd/parameters/ciphertext_hiding_asids",
     ),
     Check(
         "asids.free",
@@ -118,6 +121,7 @@ CAPACITY: Final[tuple[Check, ...]] = (
         _free,
         "stop a guest, or use another node",
         "cpu.sev",
+        source="misc.capacity; misc.current",
     ),
     Check(
         "sev-es.beside-snp",
@@ -126,6 +130,7 @@ CAPACITY: Final[tuple[Check, ...]] = (
         _beside,
         "run the guest with SEV-SNP instead",
         "cpu.sev-es",
+        source="SNP_PLATFORM_STATUS CURRENT_TCB against AMD-SB-3023; KVM",
     ),
     Check(
         "process.memlock",
@@ -133,7 +138,8 @@ CAPACITY: Final[tuple[Check, ...]] = (
         NONE,
         _memlock,
         snphost="Memlock resource limit",
-        sevctl="memlock limit",
+        sevctl="Memlock resource limit",
+        source="getrlimit(2)",
     ),
     Check(
         "libvirt.launch-security",
@@ -141,5 +147,6 @@ CAPACITY: Final[tuple[Check, ...]] = (
         NONE,
         _libvirt,
         "do not schedule by libvirt's word: it tells what QEMU has",
+        source="domain capabilities: launchSecurity and sev",
     ),
 )

@@ -75,7 +75,7 @@ class Check:
 
     ``name`` is stable; ``needs`` are the technologies that do not work without it, empty for what
     is only told; ``parent`` names the check that must not have failed. ``snphost`` and ``sevctl``
-    are the names under which those tools make the same check.
+    are the names under which those tools make the same check, ``source`` is what is looked at.
     """
 
     name: str
@@ -86,6 +86,7 @@ class Check:
     parent: str = ""
     snphost: str = ""
     sevctl: str = ""
+    source: str = ""
 
 
 @final

@@ -85,6 +85,7 @@ PROCESSOR: Final[tuple[Check, ...]] = (
         hint_of(Reason.NOT_AMD),
         snphost="AMD CPU",
         sevctl="AMD CPU",
+        source="CPUID Fn0000_0000; /proc/cpuinfo vendor_id",
     ),
     Check(
         "cpu.bare-metal",
@@ -93,6 +94,7 @@ PROCESSOR: Final[tuple[Check, ...]] = (
         _bare_metal,
         hint_of(Reason.VIRTUAL_MACHINE),
         "cpu.vendor",
+        source="CPUID Fn0000_0001 ECX[31]; /proc/cpuinfo hypervisor",
     ),
     Check(
         "cpu.model",
@@ -103,6 +105,7 @@ PROCESSOR: Final[tuple[Check, ...]] = (
         "cpu.vendor",
         snphost="Microcode support",
         sevctl="Microcode support",
+        source="CPUID Fn0000_0001 EAX; /proc/cpuinfo",
     ),
     Check(
         "cpu.sme",
@@ -112,6 +115,7 @@ PROCESSOR: Final[tuple[Check, ...]] = (
         "",
         "cpu.vendor",
         snphost="Secure Memory Encryption (SME)",
+        source="CPUID Fn8000_001F EAX[0]",
     ),
     Check(
         "cpu.sev",
@@ -122,6 +126,7 @@ PROCESSOR: Final[tuple[Check, ...]] = (
         "cpu.vendor",
         snphost="Secure Encrypted Virtualization (SEV)",
         sevctl="Secure Encrypted Virtualization (SEV)",
+        source="CPUID Fn8000_001F EAX[1]; the model",
     ),
     Check(
         "cpu.sev-es",
@@ -132,6 +137,7 @@ PROCESSOR: Final[tuple[Check, ...]] = (
         "cpu.sev",
         snphost="Encrypted State (SEV-ES)",
         sevctl="Encrypted State (SEV-ES)",
+        source="CPUID Fn8000_001F EAX[3]; the model",
     ),
     Check(
         "cpu.sev-snp",
@@ -141,7 +147,7 @@ PROCESSOR: Final[tuple[Check, ...]] = (
         hint_of(Reason.NO_SILICON),
         "cpu.sev",
         snphost="Secure Nested Paging (SEV-SNP)",
-        sevctl="Secure Nested Paging (SEV-SNP)",
+        source="CPUID Fn8000_001F EAX[4]; the model",
     ),
     Check(
         "cpu.vmpl",
@@ -152,6 +158,7 @@ PROCESSOR: Final[tuple[Check, ...]] = (
         "cpu.sev-snp",
         snphost="VM Permission Levels",
         sevctl="VM Permission Levels",
+        source="CPUID Fn8000_001F EAX[5]",
     ),
     Check(
         "cpu.vmpls",
@@ -162,6 +169,7 @@ PROCESSOR: Final[tuple[Check, ...]] = (
         "cpu.vmpl",
         snphost="Number of VMPLs",
         sevctl="Number of VMPLs",
+        source="CPUID Fn8000_001F EBX[15:12]",
     ),
     Check(
         "cpu.secure-tsc",
@@ -170,6 +178,7 @@ PROCESSOR: Final[tuple[Check, ...]] = (
         _secure_tsc,
         "EPYC 9004 or newer and Linux 6.18",
         "cpu.sev-snp",
+        source="CPUID Fn8000_001F EAX[8]; KVM_X86_SEV_VMSA_FEATURES",
     ),
     Check(
         "cpu.page-flush-msr",
@@ -182,6 +191,7 @@ PROCESSOR: Final[tuple[Check, ...]] = (
         "cpu.vendor",
         snphost="Page flush MSR",
         sevctl="Page flush MSR",
+        source="CPUID Fn8000_001F EAX[2]",
     ),
     Check(
         "cpu.c-bit",
@@ -191,7 +201,8 @@ PROCESSOR: Final[tuple[Check, ...]] = (
         "",
         "cpu.sev",
         snphost="C-bit location",
-        sevctl="C-bit location in page table entry",
+        sevctl="C-bit location",
+        source="CPUID Fn8000_001F EBX[5:0]",
     ),
     Check(
         "cpu.address-reduction",
@@ -202,6 +213,7 @@ PROCESSOR: Final[tuple[Check, ...]] = (
         "cpu.sev",
         snphost="Physical address bit reduction",
         sevctl="Physical address bit reduction",
+        source="CPUID Fn8000_001F EBX[11:6]",
     ),
     Check(
         "cpu.max-asid",
@@ -212,6 +224,7 @@ PROCESSOR: Final[tuple[Check, ...]] = (
         "cpu.sev",
         snphost="Number of encrypted guests supported simultaneously",
         sevctl="Number of encrypted guests supported simultaneously",
+        source="CPUID Fn8000_001F ECX",
     ),
     Check(
         "cpu.min-sev-asid",
@@ -222,5 +235,6 @@ PROCESSOR: Final[tuple[Check, ...]] = (
         "cpu.sev",
         snphost="Minimum ASID value for SEV-enabled, SEV-ES disabled guest",
         sevctl="Minimum ASID value for SEV-enabled, SEV-ES disabled guest",
+        source="CPUID Fn8000_001F EDX",
     ),
 )

@@ -17,6 +17,7 @@ from sevkit.host.doctor.check import (
     hint_of,
     why_not,
 )
+from sevkit.host.evidence import PARAMETERS_CHECKED_SINCE
 from sevkit.host.reading import value_of
 from sevkit.host.reasons import TEXTS, Reason
 
@@ -86,14 +87,17 @@ def _initialised(p: Patient) -> Found:
     known = p.e.initialised
     if known is False and p.e.waits:
         return Found(Verdict.PASS, "uninit", "waits for the first guest (psp_init_on_probe=N)")
+    if known is False and p.e.sev.parameter and p.e.since(PARAMETERS_CHECKED_SINCE):
+        # Had it failed, KVM would say N; somebody has reset it since.
+        return Found(Verdict.WARN, "uninit", "the next guest's launch initialises it")
     state = "" if p.e.firmware is None else p.e.firmware.state.name.lower()
     return from_flag(known, why_not(p.facts.firmware), yes=state, no=state)
 
 
 def _es_initialised(p: Patient) -> Found:
     firmware = p.e.firmware
-    if p.e.initialised is False and p.e.waits:
-        return Found(Verdict.SKIP, detail="the firmware waits for the first guest")
+    if p.e.initialised is False:
+        return Found(Verdict.SKIP, detail="SEV is not initialised")
     known = None if firmware is None else firmware.es_configured
     return from_flag(known, why_not(p.facts.firmware))
 
@@ -133,6 +137,7 @@ SECURE_PROCESSOR: Final[tuple[Check, ...]] = (
         _secure_processor,
         hint_of(Reason.NO_SECURE_PROCESSOR),
         "cpu.sev",
+        source="/sys/bus/pci/drivers/ccp",
     ),
     Check(
         "firmware.node",
@@ -141,6 +146,7 @@ SECURE_PROCESSOR: Final[tuple[Check, ...]] = (
         _sev_device,
         hint_of(Reason.NO_SEV_DEVICE),
         "cpu.sev",
+        source="/sys/class/misc; /dev/sev",
     ),
     Check(
         "firmware.readable",
@@ -150,7 +156,8 @@ SECURE_PROCESSOR: Final[tuple[Check, ...]] = (
         "run as root, or leave it",
         "firmware.node",
         snphost="/dev/sev readable",
-        sevctl="/dev/sev readable",
+        sevctl="Reading /dev/sev",
+        source="access(2) of /dev/sev",
     ),
     Check(
         "firmware.writable",
@@ -160,7 +167,8 @@ SECURE_PROCESSOR: Final[tuple[Check, ...]] = (
         "run as root, or leave it",
         "firmware.node",
         snphost="/dev/sev writable",
-        sevctl="/dev/sev writable",
+        sevctl="Writing /dev/sev",
+        source="access(2) of /dev/sev",
     ),
     Check(
         "firmware.answers",
@@ -169,6 +177,7 @@ SECURE_PROCESSOR: Final[tuple[Check, ...]] = (
         _answers,
         hint_of(Reason.FIRMWARE_SILENT),
         "cpu.sev",
+        source="PLATFORM_STATUS (55766 5.5); the kernel log",
     ),
     Check(
         "firmware.version",
@@ -178,6 +187,7 @@ SECURE_PROCESSOR: Final[tuple[Check, ...]] = (
         hint_of(Reason.FIRMWARE_TOO_OLD),
         "cpu.sev-snp",
         snphost="SEV firmware version",
+        source="PLATFORM_STATUS API and build",
     ),
     Check(
         "firmware.sev",
@@ -187,6 +197,7 @@ SECURE_PROCESSOR: Final[tuple[Check, ...]] = (
         hint_of(Reason.FIRMWARE_INIT_FAILED),
         "cpu.sev",
         snphost="SEV initialized",
+        source="PLATFORM_STATUS STATE",
     ),
     Check(
         "firmware.sev-es",
@@ -196,6 +207,7 @@ SECURE_PROCESSOR: Final[tuple[Check, ...]] = (
         hint_of(Reason.ES_NOT_CONFIGURED),
         "cpu.sev-es",
         snphost="SEV-ES initialized",
+        source="PLATFORM_STATUS CONFIG.ES",
     ),
     Check(
         "firmware.sev-snp",
@@ -205,6 +217,7 @@ SECURE_PROCESSOR: Final[tuple[Check, ...]] = (
         hint_of(Reason.SNP_NOT_INITIALISED),
         "cpu.sev-snp",
         snphost="SNP initialized",
+        source="SNP_PLATFORM_STATUS STATE (56860 8.3)",
     ),
     Check(
         "firmware.rmp",
@@ -214,6 +227,7 @@ SECURE_PROCESSOR: Final[tuple[Check, ...]] = (
         hint_of(Reason.RMP_NOT_INITIALISED),
         "firmware.sev-snp",
         snphost="RMP table initialized",
+        source="SNP_PLATFORM_STATUS IS_RMP_INIT",
     ),
     Check(
         "firmware.alias-check",
@@ -223,6 +237,7 @@ SECURE_PROCESSOR: Final[tuple[Check, ...]] = (
         "update the BIOS: Milan 1.55.22, Genoa 1.55.38 or newer firmware checks",
         "firmware.sev-snp",
         snphost="Alias check",
+        source="SNP_PLATFORM_STATUS ALIAS_CHECK_COMPLETE",
     ),
     Check(
         "firmware.tcb",
@@ -232,6 +247,15 @@ SECURE_PROCESSOR: Final[tuple[Check, ...]] = (
         "once the update has proved good: snphost commit, then snphost config reset",
         "firmware.sev-snp",
         snphost="Comparing TCB values",
+        source="SNP_PLATFORM_STATUS CURRENT_TCB and REPORTED_TCB",
     ),
-    Check("firmware.vlek", "whether a VLEK is loaded", NONE, _snp(_vlek), "", "firmware.sev-snp"),
+    Check(
+        "firmware.vlek",
+        "whether a VLEK is loaded",
+        NONE,
+        _snp(_vlek),
+        "",
+        "firmware.sev-snp",
+        source="SNP_PLATFORM_STATUS VLEK_EN",
+    ),
 )

@@ -37,6 +37,9 @@ def _parameter(technology: Technology) -> Callable[[Patient], Found]:
     def look(p: Patient) -> Found:
         modules = p.facts.modules
         reading = {SEV: modules.sev, ES: modules.sev_es, SNP: modules.sev_snp}[technology]
+        own = p.e.witnesses[technology]
+        if own.missing and own.silicon:
+            return Found(Verdict.FAIL, "none", "kvm_amd of this kernel has no such parameter")
         return from_flag(value_of(reading), why_not(reading), yes="Y", no="N")
 
     return look
@@ -124,9 +127,16 @@ SYSTEM: Final[tuple[Check, ...]] = (
         "cpu.sev",
         snphost="SME",
         sevctl="Secure Memory Encryption (SME)",
+        source="/proc/cpuinfo sev, sme and address sizes against CPUID Fn8000_0008",
     ),
     Check(
-        "bios.smm-lock", "SMM is locked", ALL, _smm_lock, hint_of(Reason.SMM_UNLOCKED), "cpu.sev"
+        "bios.smm-lock",
+        "SMM is locked",
+        ALL,
+        _smm_lock,
+        hint_of(Reason.SMM_UNLOCKED),
+        "cpu.sev",
+        source="/proc/cpuinfo sev, where memory encryption is on",
     ),
     Check(
         "bios.svm",
@@ -135,6 +145,7 @@ SYSTEM: Final[tuple[Check, ...]] = (
         lambda p: from_flag(p.e.flag("svm"), why_not(p.facts.cpuinfo)),
         hint_of(Reason.SVM_OFF),
         "cpu.bare-metal",
+        source="/proc/cpuinfo svm",
     ),
     Check(
         "bios.rmp",
@@ -146,6 +157,7 @@ SYSTEM: Final[tuple[Check, ...]] = (
         hint_of(Reason.RMP_NOT_RESERVED),
         "cpu.sev-snp",
         snphost="RMP table addresses",
+        source="/proc/cpuinfo sev_snp (Linux 6.9)",
     ),
     Check(
         "bios.iommu-snp",
@@ -154,6 +166,7 @@ SYSTEM: Final[tuple[Check, ...]] = (
         _iommu_snp,
         hint_of(Reason.IOMMU_SNP_OFF),
         "cpu.sev-snp",
+        source="/sys/class/iommu/ivhd*/amd-iommu/features bit 63",
     ),
     Check(
         "kernel.release",
@@ -162,6 +175,7 @@ SYSTEM: Final[tuple[Check, ...]] = (
         _kernel,
         hint_of(Reason.KERNEL_TOO_OLD),
         "cpu.sev-snp",
+        source="/proc/sys/kernel/osrelease",
     ),
     Check(
         "kernel.iommu",
@@ -170,6 +184,7 @@ SYSTEM: Final[tuple[Check, ...]] = (
         _iommu,
         hint_of(Reason.IOMMU_OFF),
         "cpu.sev-snp",
+        source="/sys/class/iommu; /sys/kernel/iommu_groups/*/type; /proc/cmdline",
     ),
     Check(
         "kernel.snp-host",
@@ -179,6 +194,8 @@ SYSTEM: Final[tuple[Check, ...]] = (
         hint_of(Reason.SNP_NOT_INITIALISED),
         "cpu.sev-snp",
         snphost="SNP",
+        sevctl="Secure Nested Paging (SEV-SNP)",
+        source="SNP_PLATFORM_STATUS; kvm_amd.sev_snp; what SEV-SNP needs of IOMMU and RMP table",
     ),
     Check(
         "kvm.device",
@@ -187,7 +204,8 @@ SYSTEM: Final[tuple[Check, ...]] = (
         _kvm_device,
         "modprobe kvm_amd",
         snphost="KVM supported",
-        sevctl="KVM Support",
+        sevctl="KVM supported",
+        source="access(2) of /dev/kvm",
     ),
     Check(
         "kvm.module",
@@ -196,6 +214,7 @@ SYSTEM: Final[tuple[Check, ...]] = (
         lambda p: from_flag(p.e.kvm_amd, why_not(p.facts.modules.kvm_amd)),
         hint_of(Reason.KVM_AMD_NOT_LOADED),
         "cpu.bare-metal",
+        source="/sys/module",
     ),
     Check(
         "kvm.sev",
@@ -206,6 +225,7 @@ SYSTEM: Final[tuple[Check, ...]] = (
         "kvm.module",
         snphost="SEV enabled in KVM",
         sevctl="SEV enabled in KVM",
+        source="/sys/module/kvm_amd/parameters/sev",
     ),
     Check(
         "kvm.sev-es",
@@ -216,6 +236,7 @@ SYSTEM: Final[tuple[Check, ...]] = (
         "kvm.module",
         snphost="SEV-ES enabled in KVM",
         sevctl="SEV-ES enabled in KVM",
+        source="/sys/module/kvm_amd/parameters/sev_es",
     ),
     Check(
         "kvm.sev-snp",
@@ -225,6 +246,7 @@ SYSTEM: Final[tuple[Check, ...]] = (
         hint_of(Reason.KVM_SNP_OFF),
         "kvm.module",
         snphost="SEV-SNP enabled in KVM",
+        source="/sys/module/kvm_amd/parameters/sev_snp",
     ),
     Check(
         "kvm.vm-types",
@@ -233,5 +255,6 @@ SYSTEM: Final[tuple[Check, ...]] = (
         _vm_types,
         hint_of(Reason.VM_TYPE_NOT_OFFERED),
         "kvm.module",
+        source="KVM_CHECK_EXTENSION(KVM_CAP_VM_TYPES)",
     ),
 )

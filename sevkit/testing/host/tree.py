@@ -59,6 +59,7 @@ Entry = File | Link | Folder
 #: sysfs and cgroupfs' own; other files that an administrator could write.
 _WRITABLE: Final = ("/misc.max", "/cgroup.procs", "/cgroup.subtree_control", "/type")
 _COMPILER: Final = "gcc (GCC) 14.2.0, GNU ld (GNU Binutils) 2.44"
+_MISC: Final = "sys/devices/virtual/misc"
 _MODULE_MODES: Final = {"ignore_msrs": 0o644, "psp_cmd_timeout": 0o644, "psp_probe_timeout": 0o644}
 
 
@@ -67,7 +68,7 @@ def render_tree(spec: HostSpec, state: HostState) -> Mapping[str, Entry]:
     entries: dict[str, Entry] = {
         "sys/class/iommu": Folder(),
         "sys/kernel/iommu_groups": Folder(),
-        "sys/bus/pci/drivers": Folder(),
+        "sys/bus/pci/drivers/pcieport": Folder(),
         "dev": Folder(),
     }
     for path, text in _texts(spec, state):
@@ -78,6 +79,11 @@ def render_tree(spec: HostSpec, state: HostState) -> Mapping[str, Entry]:
         for name, value in parameters.items():
             path = f"sys/module/{module}/parameters/{name}"
             entries[path] = File(f"{value}\n".encode(), _MODULE_MODES.get(name, 0o444))
+    for name, number in _misc_devices(state):
+        entries[f"{_MISC}/{name}/dev"] = File(f"10:{number}\n".encode())
+        entries.update([_link(f"sys/class/misc/{name}", f"{_MISC}/{name}")])
+    if "ccp" in state.modules:
+        entries.update([_link("sys/bus/pci/drivers/ccp/module", "sys/module/ccp")])
     entries.update(_links(spec, entries))
     if state.dev_sev:
         entries["dev/sev"] = File(b"", 0o600)
@@ -122,6 +128,15 @@ def _texts(spec: HostSpec, state: HostState) -> Iterator[tuple[str, str]]:
     facts = firmware_facts(state)
     if facts is not None and spec.firmware_reader:
         yield "firmware.json", _json(facts)
+
+
+def _misc_devices(state: HostState) -> Iterator[tuple[str, int]]:
+    """Yield what drivers registered as miscellaneous devices, with their minor numbers."""
+    yield "cpu_dma_latency", 126  # every Linux has it
+    if state.dev_kvm:
+        yield "kvm", 232
+    if state.dev_sev:
+        yield "sev", 124
 
 
 def _links(spec: HostSpec, entries: Mapping[str, Entry]) -> Iterator[tuple[str, Link]]:

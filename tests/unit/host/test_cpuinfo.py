@@ -24,6 +24,15 @@ BogoMIPS\t: 50.00
 Features\t: fp asimd
 CPU implementer\t: 0x41
 """
+#: As Linux prints them on machines that Kubernetes also runs on.
+ELSEWHERE: Final = {
+    "arm64": ARM,
+    "s390x": "vendor_id       : IBM/S390\n# processors    : 2\nbogomips per cpu: 3033.00\n"
+    "features\t: esan3 zarch stfle \n"
+    "processor 0: version = 00,  identification = 0133E8,  machine = 8561\n\ncpu number : 0\n",
+    "riscv64": "processor\t: 0\nhart\t\t: 0\nisa\t\t: rv64imafdc\nmmu\t\t: sv39\n\n",
+    "ppc64le": "processor\t: 0\ncpu\t\t: POWER9, altivec supported\nclock\t\t: 2166MHz\n\n",
+}
 
 
 def test_the_first_processor_is_read_whatever_follows() -> None:
@@ -50,10 +59,24 @@ def test_a_stepping_of_nought_has_no_number() -> None:
     assert found.signature == Signature(25, 1, 0)
 
 
-def test_an_arm_processor_is_none_of_x86() -> None:
-    found = parse_cpuinfo(ARM)
+@pytest.mark.parametrize("text", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_other_architectures_are_none_of_x86(text: str) -> None:
+    found = parse_cpuinfo(text)
     assert not found.x86
-    assert (found.vendor, found.flags, found.signature) == (None, None, None)
+    assert (found.brand, found.flags, found.signature) == (None, None, None)
+
+
+def test_lines_may_end_as_windows_ends_them_and_the_last_one_not_at_all() -> None:
+    whole = parse_cpuinfo(f"{MILAN}\n")
+    assert parse_cpuinfo(f"{MILAN}\n".replace("\n", "\r\n")) == whole
+    # What was cut is not half read, so a file's last line counts only with its end.
+    assert parse_cpuinfo(MILAN.rstrip("\n")).flags == whole.flags
+
+
+@pytest.mark.parametrize("damage", ["\0", "\ufffd", "\x1b[2J"])
+def test_damaged_flags_are_not_flags_that_are_missing(damage: str) -> None:
+    with pytest.raises(FormatError, match="flags are not words"):
+        parse_cpuinfo(MILAN.replace(" sev ", f" se{damage} "))
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "garbage", "processor\t: 0\n", "a: b\n" * 3])

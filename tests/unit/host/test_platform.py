@@ -39,9 +39,22 @@ def test_no_device_is_told_from_no_sight_of_pci(tree: Callable[..., Path], tmp_p
     assert isinstance(found, Unreadable)
     driver = tmp_path / "loaded/sys/bus/pci/drivers/ccp"
     driver.mkdir(parents=True)
-    for name in ("bind", "new_id", "uevent"):
-        (driver / name).touch()
+    (driver / "uevent").touch()
+    # A copy without links has no devices, and no link to the module either.
+    assert isinstance(probe_secure_processors(host(tmp_path / "loaded")), Unreadable)
+    (driver / "module").symlink_to("/sys/module/ccp")
     assert probe_secure_processors(host(tmp_path / "loaded")) == Known(())
+
+
+def test_an_empty_list_of_drivers_is_none(tmp_path: Path) -> None:
+    drivers = tmp_path / "sys/bus/pci/drivers"
+    drivers.mkdir(parents=True)
+    assert isinstance(probe_secure_processors(host(tmp_path)), Unreadable)
+    (drivers / "pcieport").mkdir()
+    assert probe_secure_processors(host(tmp_path)) == Known(())
+    # A driver that is there and cannot be looked into is none that is missing.
+    (drivers / "ccp").touch()
+    assert isinstance(probe_secure_processors(host(tmp_path)), Unreadable)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +87,12 @@ def test_one_unit_without_the_bit_is_enough_for_a_no(tree: Callable[..., Path]) 
     assert found.value.snp is None
 
 
+def test_groups_without_units_are_a_copy_without_links(tree: Callable[..., Path]) -> None:
+    root = tree("milan")
+    (root / "sys/class/iommu/ivhd0").unlink()
+    assert isinstance(probe_iommu(host(root)), Unreadable)
+
+
 def test_passthrough_is_open_where_no_group_says() -> None:
     assert IommuFacts(1, snp=True, group_types=()).passthrough is None
     assert IommuFacts(1, snp=True, group_types=("identity", "DMA")).passthrough is False
@@ -83,12 +102,16 @@ def test_passthrough_is_open_where_no_group_says() -> None:
 def test_the_kernels_list_decides_whether_there_is_a_device(tree: Callable[..., Path]) -> None:
     root = tree("milan")
     assert probe_sev_device(host(root)) == Known(value=True)
-    (root / "dev/sev").unlink()
-    found = probe_sev_device(host(root))
-    assert isinstance(found, Unreadable)  # a container's /dev has none either
-    assert found.cause is Cause.NOT_ASKED
-    registered = root / "sys/class/misc"
-    (registered / "kvm").mkdir(parents=True)
-    assert probe_sev_device(host(root)) == Known(value=False)
-    (registered / "sev").mkdir()
+    (root / "dev/sev").unlink()  # as in a container
     assert probe_sev_device(host(root)) == Known(value=True)
+    registered = root / "sys/class/misc"
+    (registered / "sev").unlink()
+    assert probe_sev_device(host(root)) == Known(value=False)
+    for name in ("kvm", "cpu_dma_latency"):
+        (registered / name).unlink()
+    for _ in "empty", "gone":
+        found = probe_sev_device(host(root))
+        assert isinstance(found, Unreadable)
+        assert found.cause is Cause.NOT_ASKED
+        if registered.exists():
+            registered.rmdir()

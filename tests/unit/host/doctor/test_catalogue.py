@@ -51,6 +51,7 @@ def test_names_are_unique_and_parents_come_first() -> None:
         assert re.fullmatch(r"[a-z-]+\.[a-z-]+", check.name)
         assert not check.parent or check.parent in names[:index]
         assert not check.needs or check.fix
+        assert check.source
 
 
 def test_every_check_of_snphost_is_made() -> None:
