@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, final
 from sevkit.cluster.errors import BadAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from sevkit.documents import Json
 
@@ -22,12 +23,20 @@ Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 ContentType: TypeAlias = Literal[
     "application/json", "application/apply-patch+yaml", "application/merge-patch+json"
 ]
+Accept: TypeAlias = Literal[
+    "application/json",
+    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+]
 
 #: Largest answer for one object, in bytes: etcd holds at most 1.5 MiB of it, JSON adds to that.
 OBJECT_LIMIT: Final = 4 << 20
 JSON: Final = "application/json"
 APPLY: Final = "application/apply-patch+yaml"
 MERGE_PATCH: Final = "application/merge-patch+json"
+#: Objects, and lists of them, without anything but their metadata.
+METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
 @final
@@ -44,6 +53,7 @@ class Call:
     body: dict[str, Json] | None = None
     content_type: ContentType = JSON
     limit: int = OBJECT_LIMIT
+    accept: Accept = JSON
 
 
 class ApiServer(Protocol):
@@ -51,6 +61,21 @@ class ApiServer(Protocol):
 
     def call(self, call: Call) -> Json:
         """Return the answer's JSON, None if it is empty, or raise a ``ClusterError``."""
+
+
+class StreamingServer(ApiServer, Protocol):
+    """What answers calls, and some of them line by line for as long as it lasts."""
+
+    def stream(self, call: Call, *, idle: float) -> AbstractContextManager[Iterator[Json]]:
+        """Lend the JSON of each line as it comes; each has ``idle`` seconds to come whole.
+
+        ``call.limit`` bounds one line. Raises a ``ClusterError``, then or in the middle.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """End the requests under way, in whatever thread, and refuse all others from now on."""
+        ...
 
 
 @final

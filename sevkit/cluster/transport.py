@@ -5,7 +5,9 @@ made with a TLS context of their own, from authorities and keys that are read at
 whose sockets give every read only what is left until one moment, armed for each request and
 thread. A socket's own timeout starts anew with every byte that comes. Nothing is tried again and
 no redirect is followed: the caller knows whether its request may be repeated. An answer that is
-no success becomes an error here, from at most ``STATUS_LIMIT`` of its bytes.
+no success becomes an error here, from at most ``STATUS_LIMIT`` of its bytes. An answer may also be
+read line by line, for as long as it lasts: then the moment is armed for each line, and another
+thread can end the wait by ``interrupt``, which shuts down the sockets below TLS.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import socket
 import ssl
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, final
+import weakref
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import urllib3
 import urllib3.exceptions
@@ -31,10 +34,13 @@ from sevkit.errors import ClusterError, causes_of
 from sevkit.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from kubernetes.client.configuration import Configuration
+
+#: What is read from, head first.
+Answer: TypeAlias = urllib3.BaseHTTPResponse
 
 CONNECT_SECONDS: Final = 10.0
 STATUS_LIMIT: Final = 64 << 10
@@ -60,16 +66,52 @@ class Moment(threading.local):
         return left
 
 
+@final
+class Sockets:
+    """The sockets of one transport, so that a thread can end what others wait for."""
+
+    def __init__(self) -> None:
+        self._lock: Final = threading.Lock()
+        self._open: Final[weakref.WeakSet[socket.socket]] = weakref.WeakSet()
+        self._over = False
+
+    def admit(self, one: socket.socket) -> None:
+        """Remember a socket, or raise ``ConnectionAbortedError`` after ``interrupt``."""
+        with self._lock:
+            self._open.add(one)
+        self.check()
+
+    def check(self) -> None:
+        """Raise ``ConnectionAbortedError`` after ``interrupt``."""
+        if self._over:
+            raise ConnectionAbortedError("interrupted")
+
+    def interrupt(self) -> None:
+        """Shut all of them down, now and when they come."""
+        # First the word, then the deed: whoever comes between the two finds one of them.
+        self._over = True
+        with self._lock:
+            found = list(self._open)
+        for one in found:
+            # Not TLS's own, which would make of what is still to be read plain text.
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(one, socket.SHUT_RDWR)
+
+
 class _Context(ssl.SSLContext):
     moment: Moment
+    sockets: Sockets
 
 
 class _Socket(ssl.SSLSocket):
     def _limit(self) -> None:
         if isinstance(self.context, _Context):
+            self.context.sockets.check()
             self.settimeout(self.context.moment.left())
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT002  # ssl's own signature
+        if isinstance(self.context, _Context):
+            self.context.sockets.admit(self)
         self._limit()
         super().do_handshake(block)
 
@@ -82,13 +124,15 @@ class _Socket(ssl.SSLSocket):
         return super().send(*args, **kwargs)
 
 
-def make_context(access: Access, moment: Moment) -> ssl.SSLContext:
+def make_context(access: Access, moment: Moment, sockets: Sockets | None = None) -> ssl.SSLContext:
     """Return a TLS context for one connection, from files as they are now.
 
+    Its socket keeps to ``moment``, and is one of ``sockets``.
     Raises ``ClusterError`` for files that cannot be read or hold no certificate.
     """
     context = _Context(ssl.PROTOCOL_TLS_CLIENT)
     context.moment = moment
+    context.sockets = sockets or Sockets()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslsocket_class = _Socket
     if access.ca is None:
@@ -124,12 +168,14 @@ def _bytes(source: bytes | Path, what: str) -> bytes:
     return source if isinstance(source, bytes) else read_file(source, what)
 
 
-def _pools(access: Access, moment: Moment) -> dict[str, type[urllib3.HTTPSConnectionPool]]:
+def _pools(
+    access: Access, moment: Moment, sockets: Sockets
+) -> dict[str, type[urllib3.HTTPSConnectionPool]]:
     """Return the classes of pools that make connections to ``access``; plain HTTP has none."""
 
     class Connection(HTTPSConnection):
         def connect(self) -> None:
-            self.ssl_context = make_context(access, moment)
+            self.ssl_context = make_context(access, moment, sockets)
             super().connect()
 
     class Pool(urllib3.HTTPSConnectionPool):
@@ -146,7 +192,16 @@ class Transport(RESTClientObject):
         super().__init__(configuration)
         self._seconds: Final = seconds
         self._moment: Final = Moment()
-        self.pool_manager.pool_classes_by_scheme = _pools(access, self._moment)
+        self._sockets: Final = Sockets()
+        self.pool_manager.pool_classes_by_scheme = _pools(access, self._moment, self._sockets)
+
+    def arm(self, seconds: float) -> None:
+        """Give what this thread reads next ``seconds``."""
+        self._moment.arm(seconds)
+
+    def interrupt(self) -> None:
+        """End the requests under way, in whatever thread, and refuse all others from now on."""
+        self._sockets.interrupt()
 
     def request(self, *args: Any, **kwargs: Any) -> RESTResponse:  # noqa: ANN401  # the package's signature
         """Send one request; return its answer, unread, or raise a ``ClusterError``."""
@@ -164,7 +219,7 @@ class Transport(RESTClientObject):
         raise parse_status(answer.status, body, response.headers.get("Retry-After"))
 
 
-def read_answer(response: urllib3.BaseHTTPResponse, limit: int) -> bytes:
+def read_answer(response: Answer, limit: int) -> bytes:
     """Return an answer's body of at most ``limit`` bytes, or raise a ``ClusterError``."""
     try:
         with translated():
@@ -174,15 +229,40 @@ def read_answer(response: urllib3.BaseHTTPResponse, limit: int) -> bytes:
         raise
 
 
-def _read(response: urllib3.BaseHTTPResponse, limit: int) -> bytes:
+def read_lines(response: Answer, limit: int, arm: Callable[[], None]) -> Iterator[bytes]:
+    """Yield an answer's lines as they come, without their ends, each of at most ``limit`` bytes.
+
+    ``arm`` is called when a line is waited for, and not again until it is whole. Raises a
+    ``ClusterError``, also for a last line that has no end. Closing the answer is the caller's.
+    """
+    _check_head(response)
+    found, searched = bytearray(), 0
+    while True:
+        arm()
+        while (end := found.find(b"\n", searched)) < 0:
+            searched = len(found)
+            if searched > limit:
+                raise BadAnswer(f"API server sends a line of more than {limit} bytes")
+            with translated():
+                chunk = response.read1(_CHUNK, decode_content=False)
+            if not chunk and found:
+                raise Unreachable(_BROKE_OFF, hint=_TRY)
+            if not chunk:
+                return
+            found += chunk
+        if end > limit:
+            raise BadAnswer(f"API server sends a line of more than {limit} bytes")
+        line = bytes(found[:end])
+        del found[: end + 1]
+        searched = 0
+        yield line
+
+
+def _read(response: Answer, limit: int) -> bytes:
     declared = response.headers.get("Content-Length", "")
     if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
         raise BadAnswer(f"API server sends more than {limit} bytes")
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise BadAnswer("API server compresses its answer, which was not asked for")
-    if not declared and "Transfer-Encoding" not in response.headers and response.status != 204:
-        # A head that breaks off looks like an empty answer of unknown length: never a success.
-        raise Unreachable(_BROKE_OFF, hint=_TRY)
+    _check_head(response)
     found = bytearray()
     while chunk := response.read(_CHUNK, decode_content=False):
         found += chunk
@@ -191,7 +271,16 @@ def _read(response: urllib3.BaseHTTPResponse, limit: int) -> bytes:
     return bytes(found)
 
 
-def _cut(response: urllib3.BaseHTTPResponse) -> bytes:
+def _check_head(response: Answer) -> None:
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise BadAnswer("API server compresses its answer, which was not asked for")
+    is_framed = response.headers.get("Content-Length") or "Transfer-Encoding" in response.headers
+    if not is_framed and response.status != 204:
+        # A head that breaks off looks like an empty answer of unknown length: never a success.
+        raise Unreachable(_BROKE_OFF, hint=_TRY)
+
+
+def _cut(response: Answer) -> bytes:
     """Return the beginning of a refusal; its status alone says enough if the rest does not come."""
     found = bytearray()
     with contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
