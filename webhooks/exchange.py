@@ -65,6 +65,7 @@ class Outcome(StrEnum):
     PATH = "path"  # 404
     CONTENT_TYPE = "content-type"  # 415
     TOO_LARGE = "too-large"  # 413
+    HEAD_LARGE = "head-large"  # 431
     HANDSHAKE = "handshake"  # no TLS, none that is acceptable, or not in time
     HEAD_SLOW = "head-slow"
     BODY_SLOW = "body-slow"
