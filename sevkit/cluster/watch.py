@@ -7,10 +7,10 @@ missed. Whatever makes that version worthless (410, any other refusal, an answer
 it list again: the new ``Contents`` replace all that was known, so what was deleted meanwhile is
 gone. Each object is reduced to what matters when it comes; its JSON is not kept.
 
-The list is one in pages and not the API server's own (``sendInitialEvents``): that one was on and
-off by default between Kubernetes 1.32 and 1.34, is refused by older ones, and saves memory of the
-API server that a few pages of metadata do not take. It is a consistent one, without a resource
-version: the API server ignores ``limit`` where it is asked for version 0.
+The list is one in pages and not the API server's own (``sendInitialEvents``): that one is refused
+where the feature gate WatchList is off, so this one were needed all the same, and it saves memory
+of the API server that a few pages of metadata do not take. It is a consistent list, without a
+resource version: the API server ignores ``limit`` where it is asked for version 0.
 
 Of a quiet collection there are bookmarks, about one a minute; but only if etcd has told the API
 server of a later version than that from which the watch began, which may take it ten minutes. And

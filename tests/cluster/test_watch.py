@@ -378,7 +378,7 @@ def test_an_api_server_that_stops_and_starts_is_followed(own: NodePod) -> None:
     with Scene(own, plane.url) as scene:
         scene.start(BOTH)
         # A cluster that serves no KubeVirt is known to have none, and is no reason to wait.
-        assert scene.caches.is_settled
+        scene.until(lambda: scene.caches.is_settled)
         assert scene.caches.installation is UNKNOWN
         plane.stop_api()
         scene.until(lambda: not scene.is_watched())
