@@ -177,7 +177,9 @@ def _floor(namespace: Requirement | None, own: Requirement | None) -> Requiremen
 
 def _wants_attestation(vmi: Mapping[str, Json]) -> bool:
     value = member(vmi, "metadata", "annotations", ATTESTATION)
-    if value not in {None, REQUIRED}:
+    if value is None:
+        return False
+    if value != REQUIRED:
         raise _Refused(
             Refusal(
                 "unknown-value",
@@ -186,7 +188,7 @@ def _wants_attestation(vmi: Mapping[str, Json]) -> bool:
                 f"write {REQUIRED}, or leave it out",
             )
         )
-    return value is not None
+    return True
 
 
 def _present(vmi: Mapping[str, Json], floor: Requirement) -> Tier | None:

@@ -7,10 +7,11 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sevkit.kubevirt.installation import UNKNOWN
+from sevkit.kubevirt.launch_case import POOL_LABEL
 from sevkit.kubevirt.launch_completion import COMPLETIONS
 from sevkit.kubevirt.launch_rules import REFUSALS, WARNING_LIMIT, WARNINGS, WarningRow
 from sevkit.kubevirt.launch_security import (
@@ -26,6 +27,8 @@ from sevkit.kubevirt.tiers import BEST, LABEL, Tier
 from sevkit.testing.kubevirt.json_patch import apply_patch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sevkit.documents import Json
 
 Document: TypeAlias = dict[str, Any]
@@ -402,7 +405,7 @@ def test_a_liveness_probe_of_a_paused_guest_is_refused() -> None:
     assert codes(decide(document, SEV, DEFAULT, EVERYTHING)) == ["liveness"]
 
 
-@pytest.mark.parametrize("value", ["yes", "", None, 1])
+@pytest.mark.parametrize("value", ["yes", "", None, 1, [], {}, ["required"]])
 def test_another_value_of_the_annotation_is_refused(value: Json) -> None:
     document = vmi()
     document["metadata"]["annotations"] = {ATTESTATION: value}
@@ -565,44 +568,71 @@ JSON = st.recursive(
     ),
     max_leaves=6,
 )
-PLACES: Final = (
-    ("metadata",),
-    ("metadata", "labels"),
-    ("metadata", "annotations"),
-    ("metadata", "ownerReferences"),
-    ("spec",),
-    ("spec", "domain"),
-    ("spec", "volumes"),
-    ("spec", "architecture"),
-    ("spec", "evictionStrategy"),
-    *(
-        ("spec", "domain", name)
-        for name in (
-            *("devices", "memory", "cpu", "firmware", "features", "machine", "resources"),
-            *("launchSecurity", "rebootPolicy"),
-        )
-    ),
-    ("spec", "domain", "firmware", "bootloader"),
-    ("spec", "domain", "firmware", "bootloader", "efi"),
-    ("spec", "domain", "features", "smm"),
-    ("spec", "domain", "devices", "interfaces"),
-    ("spec", "domain", "resources", "requests"),
-    ("spec", "domain", "launchSecurity", "sev"),
-    ("spec", "domain", "launchSecurity", "sev", "policy"),
+#: A VMI in which everything stands that a rule or a completion looks at.
+RICH: Final = attested(
+    labelled(
+        "sev",
+        owned(
+            "VirtualMachine",
+            vmi(
+                cpu={"model": "EPYC", "sockets": 1, "maxSockets": 4},
+                memory={"guest": "1Gi", "maxGuest": "4Gi", "hugepages": {"pageSize": "2Mi"}},
+                firmware={
+                    "uuid": "5d307ca9-b3ef-428c-8861-06e72d69f223",
+                    "kernelBoot": {"container": {"image": "i"}},
+                    "bootloader": {"efi": {"secureBoot": False, "persistent": False}},
+                },
+                features={"smm": {"enabled": False}},
+                machine={"type": "q35"},
+                resources={
+                    "requests": {"sevkit.io/sev-es": "1"},
+                    "limits": {"sevkit.io/sev-es": "1"},
+                    "overcommitGuestOverhead": False,
+                },
+                devices={
+                    "interfaces": [{"name": "n", "masquerade": {}, "binding": {"name": "b"}}],
+                    "filesystems": [],
+                    "hostDevices": [],
+                    "gpus": [],
+                    "autoattachVSOCK": False,
+                    "useVirtioTransitional": False,
+                },
+                launchSecurity={"sev": {"policy": {"encryptedState": True}, "attestation": {}}},
+                rebootPolicy="Reboot",
+                spec_architecture="amd64",
+                spec_evictionStrategy="External",
+                spec_startStrategy="Paused",
+                spec_volumes=[{"name": "v", "memoryDump": {"claimName": "c"}}],
+            ),
+        ),
+    )
 )
 
 
+def places(document: Json, *path: str | int) -> Iterator[tuple[str | int, ...]]:
+    """Yield where everything in a document stands."""
+    if path:
+        yield path
+    if isinstance(document, dict | list):
+        inner = document.items() if isinstance(document, dict) else enumerate(document)
+        for key, value in inner:
+            yield from places(value, *path, key)
+
+
+PLACES: Final = (*places(RICH), ("spec", "livenessProbe"), ("metadata", "labels", POOL_LABEL))
+
+
+def test_what_garbage_is_put_into_is_admitted_without_it() -> None:
+    assert decide(RICH, SEV, DEFAULT, EVERYTHING).refusals == ()
+
+
 @given(st.sampled_from(PLACES), JSON, st.sampled_from([*Tier, BEST]))
+@settings(max_examples=400)
 def test_garbage_anywhere_is_refused_or_taken_and_never_an_exception(
-    place: tuple[str, ...], value: Json, tier: Requirement
+    place: tuple[str | int, ...], value: Json, tier: Requirement
 ) -> None:
-    document = vmi(
-        firmware={"bootloader": {"efi": {}}},
-        features={"smm": {"enabled": False}},
-        resources={"requests": {}},
-        launchSecurity={"sev": {"policy": {"encryptedState": True}}},
-    )
-    target: Any = document
+    document: Any = copy.deepcopy(RICH)
+    target = document
     for part in place[:-1]:
         target = target[part]
     target[place[-1]] = value
