@@ -30,7 +30,6 @@ DISABLED_LIST: Final = "disabledFeatureGates"
 _DEVELOPER: Final = ("spec", "configuration", "developerConfiguration")
 #: KubeVirt's own, where the resource names none.
 _EVICTION: Final = "None"
-_LIVE_UPDATE: Final = "LiveUpdate"
 _VERSION: Final = re.compile(r"v?([0-9]{1,4})\.([0-9]{1,4})\.([0-9]{1,4})(-[A-Za-z].*)?(?:[-+].*)?")
 #: Fields of the status that hold a version, the one that runs first.
 _VERSIONS: Final = ("observedKubeVirtVersion", "targetKubeVirtVersion", "operatorVersion")
@@ -44,19 +43,18 @@ class Installation:
     """One KubeVirt: its version, and what its configuration decides for confidential guests.
 
     ``encryption`` and ``reboot_policy`` are the feature gates WorkloadEncryptionSEV and
-    RebootPolicy, ``live_update`` the rollout strategy, ``eviction_strategy`` the cluster's default,
-    ``architecture`` the one of VMIs that name none.
+    RebootPolicy, ``eviction_strategy`` the cluster's default, ``architecture`` the one of VMIs that
+    name none.
     """
 
     version: Version | None
     encryption: bool | None
     reboot_policy: bool | None
-    live_update: bool | None
     eviction_strategy: str | None
     architecture: str | None
 
 
-UNKNOWN: Final = Installation(None, None, None, None, None, None)
+UNKNOWN: Final = Installation(None, None, None, None, None)
 
 
 class Release(NamedTuple):
@@ -88,8 +86,6 @@ _STAGES: Final[Mapping[str, _Stages]] = {
     ENCRYPTION_GATE: _Stages((0, 49, 0), (1, 9, 0)),
     REBOOT_GATE: _Stages((1, 8, 0), (1, 9, 0)),
 }
-#: Since when a resource without vmRolloutStrategy means LiveUpdate.
-_LIVE_UPDATE_SINCE: Final = (1, 6, 0)
 
 
 def parse_installation(document: Mapping[str, Json]) -> Installation:
@@ -99,7 +95,6 @@ def parse_installation(document: Mapping[str, Json]) -> Installation:
         version=None if release is None else release.version,
         encryption=decide_gate(document, ENCRYPTION_GATE).enabled,
         reboot_policy=decide_gate(document, REBOOT_GATE).enabled,
-        live_update=_live_update(document, release),
         eviction_strategy=_text(document, _EVICTION, "spec", "configuration", "evictionStrategy"),
         architecture=_text(document, "", "status", "defaultArchitecture") or None,
     )
@@ -155,13 +150,6 @@ def _gates(document: Mapping[str, Json], key: str) -> frozenset[str] | None:
         return None
     texts = frozenset(name for name in names if isinstance(name, str))
     return texts if all(isinstance(name, str) for name in names) else None
-
-
-def _live_update(document: Mapping[str, Json], release: Release | None) -> bool | None:
-    strategy = _text(document, "", "spec", "configuration", "vmRolloutStrategy")
-    if strategy is None or strategy:
-        return None if strategy is None else strategy == _LIVE_UPDATE
-    return None if release is None else release.since(_LIVE_UPDATE_SINCE)
 
 
 def _text(document: Mapping[str, Json], default: str, *parts: str) -> str | None:

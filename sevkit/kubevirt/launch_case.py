@@ -30,6 +30,9 @@ DEVICES: Final = (*DOMAIN, "devices")
 FIRMWARE: Final = (*DOMAIN, "firmware")
 BOOTLOADER: Final = (*FIRMWARE, "bootloader")
 EFI: Final = (*BOOTLOADER, "efi")
+LAUNCH_SECURITY: Final = (*DOMAIN, "launchSecurity")
+#: The annotation that asks for a start that waits for the guest owner.
+ATTESTATION: Final = "sevkit.io/attestation"
 #: Set on the template of each VM of a pool, and so on its VMI.
 POOL_LABEL: Final = "kubevirt.io/vm-pool-revision-name"
 
@@ -94,8 +97,7 @@ class Case:
     @property
     def smm(self) -> bool:
         """Whether SMM is on: a feature that is there is on unless it says otherwise."""
-        features = self.object_at(*DOMAIN, "features")
-        found = None if features is None else self.object_at(*DOMAIN, "features", "smm")
+        found = self.object_at(*DOMAIN, "features", "smm")
         return found is not None and self.flag(*DOMAIN, "features", "smm", "enabled") is not False
 
     @property

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
-from sevkit.kubevirt.launch_case import DOMAIN, EFI, Owner
+from sevkit.kubevirt.launch_case import DOMAIN, EFI, LAUNCH_SECURITY, Owner
 from sevkit.kubevirt.launch_rules import ALL, STATEFUL
 from sevkit.kubevirt.policy import Reboot
 from sevkit.kubevirt.tiers import Tier
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from sevkit.kubevirt.json_patch import Editor
     from sevkit.kubevirt.launch_case import Case
 
-LAUNCH_SECURITY: Final = (*DOMAIN, "launchSecurity")
 #: Does not block a drain, and migrates nothing that cannot be migrated.
 EVICTION: Final = "LiveMigrateIfPossible"
 _SHAPES: Final[dict[Tier, Json]] = {

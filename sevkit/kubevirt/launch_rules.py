@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
-from sevkit.kubevirt.launch_case import BOOTLOADER, DEVICES, DOMAIN, EFI, FIRMWARE, Owner, named
+from sevkit.kubevirt.launch_case import (
+    ATTESTATION,
+    BOOTLOADER,
+    DEVICES,
+    DOMAIN,
+    EFI,
+    FIRMWARE,
+    LAUNCH_SECURITY,
+    Owner,
+    named,
+)
 from sevkit.kubevirt.policy import Passthrough
 from sevkit.kubevirt.tiers import Tier
 
@@ -90,24 +100,24 @@ def _architecture(case: Case) -> Findings:
 def _gate(case: Case) -> Findings:
     if case.installation.encryption is False:
         yield (
-            (*DOMAIN, "launchSecurity"),
+            LAUNCH_SECURITY,
             "KubeVirt's feature gate WorkloadEncryptionSEV is off in this cluster",
         )
 
 
 def _machine(case: Case) -> Findings:
-    machine = case.text(*DOMAIN, "machine", "type") if case.object_at(*DOMAIN, "machine") else ""
+    machine = case.text(*DOMAIN, "machine", "type")
     if machine and not machine.startswith(("q35", "pc-q35")):
         yield (*DOMAIN, "machine", "type"), f"{machine[:40]} cannot launch confidential guests"
 
 
 def _bios(case: Case) -> Findings:
-    if case.object_at(*BOOTLOADER) and case.object_at(*BOOTLOADER, "bios") is not None:
+    if case.object_at(*BOOTLOADER, "bios") is not None:
         yield (*BOOTLOADER, "bios"), f"{case.tier.spelling} needs EFI"
 
 
 def _secure_boot(case: Case) -> Findings:
-    if case.object_at(*BOOTLOADER) is None or case.object_at(*EFI) is None:
+    if case.object_at(*EFI) is None:
         return
     wanted = case.flag(*EFI, "secureBoot")
     if wanted:
@@ -117,7 +127,7 @@ def _secure_boot(case: Case) -> Findings:
 
 
 def _persistent(case: Case) -> Findings:
-    if case.object_at(*EFI) is not None and case.flag(*EFI, "persistent"):
+    if case.flag(*EFI, "persistent"):
         yield (*EFI, "persistent"), "SEV-SNP has no persistent EFI variables"
 
 
@@ -143,7 +153,7 @@ def _liveness(case: Case) -> Findings:
 def _owners(case: Case) -> Findings:
     if case.attestation and case.owner in {Owner.REPLICA_SET, Owner.POOL}:
         yield (
-            ("metadata", "annotations", "sevkit.io/attestation"),
+            ("metadata", "annotations", ATTESTATION),
             f"nobody attests each guest of a {case.owner}",
         )
 
@@ -189,7 +199,7 @@ def _passthrough(case: Case) -> Findings:
 def _resource(case: Case) -> Findings:
     # Extended resources that are asked for by hand have to be the same in both places.
     name = case.tier.resource
-    if not case.policy.capacity_resource or case.object_at(*DOMAIN, "resources") is None:
+    if not case.policy.capacity_resource:
         return
     places = [case.object_at(*DOMAIN, "resources", place) for place in ("requests", "limits")]
     given = [None if place is None else place.get(name) for place in places]
@@ -285,17 +295,14 @@ def _file_system_or_passt(case: Case) -> bool:
 
 
 def _attestation_snp(case: Case) -> bool:
-    annotations = case.object_at("metadata", "annotations") or {}
-    return "sevkit.io/attestation" in annotations
+    return case.get("metadata", "annotations", ATTESTATION) is not None
 
 
 WARNINGS: Final = (
     WarningRow(
         "kernel-boot",
         ALL,
-        lambda case: (
-            case.object_at(*FIRMWARE) is not None and case.get(*FIRMWARE, "kernelBoot") is not None
-        ),
+        lambda case: case.get(*FIRMWARE, "kernelBoot") is not None,
         "kernelBoot: kernel, initrd and command line are not measured; the host can change them",
         "KubeVirt sets no kernelHashes",
     ),
@@ -316,10 +323,7 @@ WARNINGS: Final = (
     WarningRow(
         "hugepages",
         frozenset({Tier.SNP}),
-        lambda case: (
-            case.object_at(*DOMAIN, "memory") is not None
-            and case.get(*DOMAIN, "memory", "hugepages") is not None
-        ),
+        lambda case: case.get(*DOMAIN, "memory", "hugepages") is not None,
         "hugepages: SEV-SNP keeps its memory elsewhere, so they are reserved and not used",
         "QEMU: guest_memfd",
     ),
@@ -335,10 +339,7 @@ WARNINGS: Final = (
     WarningRow(
         "overcommit",
         ALL,
-        lambda case: (
-            case.object_at(*DOMAIN, "resources") is not None
-            and case.flag(*DOMAIN, "resources", "overcommitGuestOverhead") is True
-        ),
+        lambda case: case.flag(*DOMAIN, "resources", "overcommitGuestOverhead") is True,
         "overcommitGuestOverhead: the 256Mi that encryption needs are dropped too; expect OOMs",
         "KubeVirt, renderresources.go",
     ),
@@ -353,7 +354,7 @@ WARNINGS: Final = (
         "attestation-snp",
         frozenset({Tier.SNP}),
         _attestation_snp,
-        "sevkit.io/attestation: SEV-SNP has no launch to hold; the guest fetches its own report",
+        f"{ATTESTATION}: SEV-SNP has no launch to hold; the guest fetches its own report",
         "56860: SNP attestation is the guest's",
     ),
     WarningRow(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 from sevkit import __version__
 from sevkit.errors import FormatError
 from sevkit.kubevirt.json_patch import Editor, member
-from sevkit.kubevirt.launch_case import DOMAIN, Case
+from sevkit.kubevirt.launch_case import ATTESTATION, LAUNCH_SECURITY, Case
 from sevkit.kubevirt.launch_completion import complete, reboot_warnings
 from sevkit.kubevirt.launch_rules import Refusal, refusals, warnings
 from sevkit.kubevirt.tiers import BEST, LABEL, VALUES, Tier, launch_security_types, tier_of
@@ -34,11 +34,9 @@ if TYPE_CHECKING:
 #: What a namespace's or an object's label asks for.
 Requirement: TypeAlias = Tier | Literal["best"]
 
-ATTESTATION: Final = "sevkit.io/attestation"
 REQUIRED: Final = "required"
 INJECTED: Final = "sevkit.io/injected"
 _LABELS: Final = ("metadata", "labels", LABEL)
-_LAUNCH_SECURITY: Final = (*DOMAIN, "launchSecurity")
 #: Tiers whose launch a guest owner can hold and attest.
 _ATTESTED: Final = frozenset({Tier.SEV, Tier.SEV_ES})
 
@@ -117,9 +115,7 @@ def _decide(
     present = _present(vmi, floor)
     tier = present or _choose(floor, policy, around, attested=wants_attestation)
     has_attestation = (
-        present is not None
-        and member(vmi, *_LAUNCH_SECURITY, "sev") is not None
-        and member(vmi, *_LAUNCH_SECURITY, "sev", "attestation") is not None
+        present is not None and member(vmi, *LAUNCH_SECURITY, "sev", "attestation") is not None
     )
     case = Case(
         vmi,
@@ -193,10 +189,10 @@ def _wants_attestation(vmi: Mapping[str, Json]) -> bool:
 
 def _present(vmi: Mapping[str, Json], floor: Requirement) -> Tier | None:
     """Return the tier that the object has, None for none; refuse what is not enough."""
-    found = member(vmi, *_LAUNCH_SECURITY)
+    found = member(vmi, *LAUNCH_SECURITY)
     if found is None:
         return None
-    field = ".".join(_LAUNCH_SECURITY)
+    field = ".".join(LAUNCH_SECURITY)
     if not isinstance(found, dict):
         raise FormatError("object", f"{field} is no object")
     types = launch_security_types(found)

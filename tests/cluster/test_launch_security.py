@@ -20,7 +20,8 @@ from hack.kubevirt_round import Outcome, create, kubevirt_admits, kubevirt_mutat
 from hack.vmi_generator import Generator
 from sevkit.documents import parse_documents
 from sevkit.kubevirt.installation import Installation
-from sevkit.kubevirt.launch_security import ATTESTATION, INJECTED, Around, decide
+from sevkit.kubevirt.launch_case import ATTESTATION
+from sevkit.kubevirt.launch_security import INJECTED, Around, decide
 from sevkit.kubevirt.policy import DEFAULT, Passthrough, Policy, Reboot
 from sevkit.kubevirt.tiers import BEST, LABEL, Tier, tier_of
 from sevkit.testing.kubevirt.json_patch import apply_patch
@@ -42,7 +43,6 @@ HERE: Final = Installation(
     (VERSION[0], VERSION[1], 0),
     encryption=True,
     reboot_policy=HAS_REBOOT,
-    live_update=True,
     eviction_strategy="None",
     architecture="amd64",
 )

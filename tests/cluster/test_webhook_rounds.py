@@ -42,7 +42,6 @@ HERE: Final = Installation(
     (VERSION[0], VERSION[1], 0),
     encryption=True,
     reboot_policy=False,
-    live_update=True,
     eviction_strategy="None",
     architecture="amd64",
 )

@@ -43,7 +43,6 @@ def test_a_stock_installation_is_known_in_every_point() -> None:
         (1, 9, 0),
         encryption=True,
         reboot_policy=True,
-        live_update=True,
         eviction_strategy="None",
         architecture="amd64",
     )
@@ -53,12 +52,11 @@ def test_what_is_configured_goes_before_defaults() -> None:
     found = parse_installation(
         resource(
             evictionStrategy="LiveMigrate",
-            vmRolloutStrategy="Stage",
             developerConfiguration={DISABLED: [ENCRYPTION_GATE]},
         )
     )
     assert (found.encryption, found.reboot_policy) == (False, True)
-    assert (found.live_update, found.eviction_strategy) == (False, "LiveMigrate")
+    assert found.eviction_strategy == "LiveMigrate"
 
 
 @pytest.mark.parametrize(
@@ -137,27 +135,17 @@ def test_what_is_no_version_is_not_known(version: str) -> None:
     assert parse_release(resource(version)) is None
 
 
-@pytest.mark.parametrize(
-    ("version", "live_update"), [("v1.5.0", False), ("v1.6.0", True), ("nightly", None)]
-)
-def test_without_a_strategy_the_version_says_how_changes_roll_out(
-    version: str, live_update: bool | None
-) -> None:
-    assert parse_installation(resource(version)).live_update is live_update
-
-
 @pytest.mark.parametrize("ill", ["text", 7, True, [], [7], {"a": 1}])
 def test_what_is_ill_formed_says_nothing_of_what_depends_on_it(ill: Json) -> None:
     found = parse_installation({"spec": {"configuration": ill}, "status": ill})
     if ill == {"a": 1}:
-        assert found == Installation(None, None, None, None, "None", None)
+        assert found == Installation(None, None, None, "None", None)
     else:
         assert found == UNKNOWN
     gates = parse_installation(with_gates("v1.9.0", featureGates=ill))
     assert gates.encryption is (True if ill == [] else None)
-    found = parse_installation(resource(evictionStrategy=ill, vmRolloutStrategy=ill))
+    found = parse_installation(resource(evictionStrategy=ill))
     assert found.eviction_strategy == (ill if ill == "text" else None)
-    assert found.live_update is (False if ill == "text" else None)
 
 
 def test_null_is_as_good_as_missing() -> None:

@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sevkit.kubevirt.installation import UNKNOWN
-from sevkit.kubevirt.launch_case import POOL_LABEL
+from sevkit.kubevirt.launch_case import ATTESTATION, POOL_LABEL
 from sevkit.kubevirt.launch_completion import COMPLETIONS
 from sevkit.kubevirt.launch_rules import REFUSALS, WARNING_LIMIT, WARNINGS, WarningRow
 from sevkit.kubevirt.launch_security import (
-    ATTESTATION,
     INJECTED,
     Around,
     Decision,
