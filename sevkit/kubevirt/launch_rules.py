@@ -22,7 +22,7 @@ from sevkit.kubevirt.launch_case import (
     Owner,
     named,
 )
-from sevkit.kubevirt.policy import Passthrough
+from sevkit.kubevirt.policy import HOST_MODELS, Passthrough
 from sevkit.kubevirt.tiers import Tier
 
 if TYPE_CHECKING:
@@ -298,6 +298,10 @@ def _attestation_snp(case: Case) -> bool:
     return case.get("metadata", "annotations", ATTESTATION) is not None
 
 
+def _leaves_model_to_host(case: Case) -> bool:
+    return bool(case.policy.cpu_model) and case.text(*DOMAIN, "cpu", "model") in HOST_MODELS
+
+
 WARNINGS: Final = (
     WarningRow(
         "kernel-boot",
@@ -326,6 +330,13 @@ WARNINGS: Final = (
         lambda case: case.get(*DOMAIN, "memory", "hugepages") is not None,
         "hugepages: SEV-SNP keeps its memory elsewhere, so they are reserved and not used",
         "QEMU: guest_memfd",
+    ),
+    WarningRow(
+        "host-model",
+        STATEFUL,
+        _leaves_model_to_host,
+        "cpu.model leaves the CPU to the host: nothing is pinned, and launch digests may differ",
+        "the digest covers the vCPUs' signature in the VMSA",
     ),
     WarningRow(
         "memory-dump",

@@ -21,7 +21,7 @@ from sevkit.kubevirt.launch_security import (
     Requirement,
     decide,
 )
-from sevkit.kubevirt.policy import DEFAULT, Passthrough, Policy, Reboot
+from sevkit.kubevirt.policy import DEFAULT, HOST_MODELS, Passthrough, Policy, Reboot
 from sevkit.kubevirt.tiers import BEST, LABEL, Tier
 from sevkit.testing.kubevirt.json_patch import apply_patch
 
@@ -530,11 +530,13 @@ def test_nothing_is_decided_from_the_annotation_of_an_earlier_round() -> None:
 
 # Warnings and garbage.
 
+PINNED: Final = Policy(cpu_model="EPYC-Milan")
 WARNED: Final = {
     "kernel-boot": vmi(firmware={"kernelBoot": {}}),
     "vsock": vmi(devices={"autoattachVSOCK": True}),
     "shared-memory": vmi(devices={"filesystems": [{"name": "f"}]}),
     "hugepages": vmi(memory={"guest": "1Gi", "hugepages": {"pageSize": "2Mi"}}),
+    "host-model": vmi(cpu={"model": "host-model"}),
     "memory-dump": vmi(spec_volumes=[{"name": "v", "memoryDump": {}}]),
     "overcommit": vmi(resources={"overcommitGuestOverhead": True}),
     "external-eviction": vmi(spec_evictionStrategy="External"),
@@ -547,10 +549,22 @@ WARNED: Final = {
 def test_each_warning_is_given_where_it_is_true_and_is_short(row: WarningRow) -> None:
     assert len(row.says) <= WARNING_LIMIT
     for tier in Tier:
-        found = decide(WARNED[row.code], tier, DEFAULT, EVERYTHING)
+        found = decide(WARNED[row.code], tier, PINNED, EVERYTHING)
         may = tier in row.tiers and not (row.code == "attestation-deadline" and tier is SNP)
         assert (row.says in found.warnings) is may
-        assert row.says not in decide(vmi(), tier, DEFAULT, EVERYTHING).warnings
+        assert row.says not in decide(vmi(), tier, PINNED, EVERYTHING).warnings
+
+
+@pytest.mark.parametrize("tier", [ES, SNP])
+@pytest.mark.parametrize("model", sorted(HOST_MODELS))
+def test_a_model_of_the_hosts_is_left_and_told_only_where_one_is_to_be_pinned(
+    tier: Tier, model: str
+) -> None:
+    document = vmi(cpu={"model": model})
+    found = decide(document, tier, PINNED, EVERYTHING)
+    assert stored(document, found)["spec"]["domain"]["cpu"]["model"] == model
+    assert any("nothing is pinned" in one for one in found.warnings)
+    assert not any("pinned" in one for one in decide(document, tier, DEFAULT, EVERYTHING).warnings)
 
 
 def test_rows_have_codes_of_their_own_and_a_source() -> None:
