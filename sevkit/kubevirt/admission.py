@@ -18,7 +18,7 @@ from sevkit.documents import parse_json
 from sevkit.errors import FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sevkit.documents import Json
     from sevkit.kubevirt.json_patch import Operation
@@ -89,7 +89,7 @@ def encode_allowed(
     uid: str,
     operations: Sequence[Operation] = (),
     *,
-    warnings: Sequence[str] = (),
+    warnings: Iterable[str] = (),
     audit: Mapping[str, str] | None = None,
 ) -> bytes:
     """Return the answer that admits an object, changed by ``operations``."""
@@ -114,13 +114,13 @@ def encode_refused(
     ``undecided``: it is not the object's fault, and may be tried again.
     """
     code, reason = (503, "ServiceUnavailable") if undecided else (422, "Invalid")
-    message = "; ".join(map(str, refusals))
+    message = _plain("; ".join(map(str, refusals)))
     details: dict[str, Any] = {
         "causes": [
             {
                 "reason": "FieldValueInvalid",
                 "field": one.field,
-                "message": f"{one.message}; {one.fix}",
+                "message": _plain(f"{one.message}; {one.fix}"),
             }
             for one in refusals
         ]
@@ -145,10 +145,10 @@ def encode_error(uid: str, message: str) -> bytes:
 
 
 def _encode(
-    response: dict[str, Any], warnings: Sequence[str], audit: Mapping[str, str] | None
+    response: dict[str, Any], warnings: Iterable[str], audit: Mapping[str, str] | None
 ) -> bytes:
     kept, room = [], _WARNINGS
-    for warning in warnings:
+    for warning in map(_plain, warnings):
         room -= len(warning)
         if room < 0:
             break
@@ -159,3 +159,12 @@ def _encode(
         response["auditAnnotations"] = dict(audit)
     document = {"apiVersion": VERSION, "kind": KIND, "response": response}
     return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _plain(text: str) -> str:
+    """Return a text without what moves a terminal's cursor: names in it are the tenant's.
+
+    An API server drops a warning with a control character (k8s.io/apimachinery, pkg/util/net,
+    NewWarningHeader).
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 ALL: Final = frozenset(Tier)
 STATEFUL: Final = frozenset({Tier.SEV_ES, Tier.SNP})
-#: Longest admission warning: the API server cuts what is longer, and kubectl prints each whole.
+#: Longest admission warning: Kubernetes asks for 120 characters at most, and may cut longer ones.
 WARNING_LIMIT: Final = 119
 _SHARED_MEMORY: Final = ("passt", "passtBinding")
 

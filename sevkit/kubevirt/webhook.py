@@ -17,7 +17,7 @@ from sevkit.kubevirt.admission import (
     parse_review,
 )
 from sevkit.kubevirt.json_patch import member
-from sevkit.kubevirt.launch_rules import Refusal
+from sevkit.kubevirt.launch_rules import WARNING_LIMIT, Refusal
 from sevkit.kubevirt.launch_security import Decision, decide
 from sevkit.kubevirt.tiers import BEST, LABEL, VALUES, Tier
 
@@ -41,7 +41,8 @@ _REQUIREMENTS: Final[Mapping[str, Requirement | None]] = {
     BEST: BEST,
     OWN: None,
 }
-_PREFIX: Final = "the VMI"
+_CREATE: Final = "CREATE"
+_UNTOUCHED: Final = ("UPDATE", "DELETE", "CONNECT")
 
 
 @final
@@ -72,11 +73,8 @@ def answer(path: str, body: bytes, policy: Policy, around: Around) -> Answer:
     review = parse_review(body)
     if path.startswith(WARN):
         return _warn(review, _REQUIREMENTS[path.removeprefix(WARN)], policy, around)
-    if review.operation != "CREATE":
-        # Launch security cannot be changed afterwards, and KubeVirt itself changes VMIs all day.
-        return Answer(encode_allowed(review.uid), "ignored")
-    if (review.group, review.kind) != (GROUP, INSTANCE) or not review.document:
-        return Answer(encode_error(review.uid, f"only {INSTANCE}s are judged here"), "error")
+    if (unjudged := _unjudged(review)) is not None:
+        return unjudged
     asked = path.removeprefix(MUTATE)
     if asked == UNKNOWN:
         refusal = Refusal(
@@ -96,6 +94,18 @@ def answer(path: str, body: bytes, policy: Policy, around: Around) -> Answer:
     return Answer(body, said, tier)
 
 
+def _unjudged(review: Review) -> Answer | None:
+    """Return the answer to what is not the creation of a VMI."""
+    if (review.group, review.kind) != (GROUP, INSTANCE):
+        return Answer(encode_error(review.uid, f"only {INSTANCE}s are judged here"), "error")
+    if review.operation in _UNTOUCHED:
+        # Launch security cannot be changed afterwards, and KubeVirt itself changes VMIs all day.
+        return Answer(encode_allowed(review.uid), "ignored")
+    if review.operation != _CREATE or not review.document:
+        return Answer(encode_error(review.uid, f"nothing here creates a {INSTANCE}"), "error")
+    return None
+
+
 def _refused(review: Review, decision: Decision) -> Answer:
     said = "undecided" if decision.is_undecided else "refused"
     first = decision.refusals[0].code
@@ -109,18 +119,26 @@ def _refused(review: Review, decision: Decision) -> Answer:
 
 
 def _warn(review: Review, namespace: Requirement | None, policy: Policy, around: Around) -> Answer:
-    """Tell who makes or changes a VM what will become of its VMI; never refuse it."""
+    """Tell who makes or changes a VM what will become of its VMI; never refuse it.
+
+    A warning is short or it is cut, so a refusal is two of them: what and how.
+    """
     template = _template(review)
     if template is None:
         return Answer(encode_allowed(review.uid), "ignored")
     decision = decide(template, namespace, policy, around)
+    said: list[str] = []
     if decision.refusals:
-        said = [f"{_PREFIX} will be refused: {one}" for one in decision.refusals]
-    elif decision.tier is None:
-        said = []
-    else:
-        said = [f"{_PREFIX} will be launched as {decision.tier.spelling}", *decision.warnings]
-    return Answer(encode_allowed(review.uid, warnings=said), "warned")
+        becomes = "cannot be decided now" if decision.is_undecided else "will be refused"
+        for one in decision.refusals:
+            said += f"the VMI {becomes}: {one.field}: {one.message}", f"to mend it: {one.fix}"
+    elif decision.tier is not None:
+        said = [f"the VMI will be launched as {decision.tier.spelling}", *decision.warnings]
+    return Answer(encode_allowed(review.uid, warnings=map(_cut, said)), "warned")
+
+
+def _cut(warning: str) -> str:
+    return warning if len(warning) <= WARNING_LIMIT else f"{warning[: WARNING_LIMIT - 1]}…"
 
 
 def _template(review: Review) -> Mapping[str, Json] | None:

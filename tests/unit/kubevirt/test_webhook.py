@@ -182,10 +182,60 @@ def test_who_makes_a_vm_is_told_what_becomes_of_its_vmi() -> None:
     assert response["warnings"] == ["the VMI will be launched as SEV-SNP"]
     _, response = ask("/warn/snp", machine({"spec": {"architecture": "arm64"}}))
     assert response["allowed"] is True
-    (warning,) = response["warnings"]
-    assert warning.startswith("the VMI will be refused: spec.architecture")
+    assert response["warnings"] == [
+        "the VMI will be refused: spec.architecture: arm64 has no SEV-SNP",
+        "to mend it: write architecture: amd64",
+    ]
     _, response = ask("/warn/own", machine({"spec": VMI["spec"]}))
     assert "warnings" not in response
+
+
+def test_a_vm_whose_vmi_cannot_be_decided_now_is_not_said_to_be_refused() -> None:
+    _, response = ask("/warn/best", machine({"spec": VMI["spec"]}), Around(UNKNOWN, None))
+    assert response["allowed"] is True
+    first, second = response["warnings"]
+    assert first.startswith("the VMI cannot be decided now: ")
+    assert "try again" in second
+
+
+@pytest.mark.parametrize("path", ["/warn/snp", "/mutate/snp"])
+def test_what_a_tenant_named_is_told_short_and_moves_no_cursor(path: str) -> None:
+    name = "\x1b[2Jbad\nname" + "n" * 300
+    gpus: Json = [{"name": name}]
+    spec: Json = {"domain": {"devices": {"gpus": gpus}}}
+    document = machine({"spec": spec}) if path == "/warn/snp" else review({"spec": spec})
+    _, response = ask(path, document)
+    said: list[str] = response.get("warnings", [])
+    if path == "/warn/snp":
+        assert len(said) == 2
+    else:
+        status = response["status"]
+        said = [status["message"], *(one["message"] for one in status["details"]["causes"])]
+    assert all(one.isprintable() for one in said)
+    assert any("?[2Jbad?name" in one for one in said)
+
+
+@pytest.mark.parametrize("tier", Tier)
+def test_every_warning_is_short_enough_to_be_passed_on_whole(tier: Tier) -> None:
+    names: Json = [{"name": "n" * 300, "bootOrder": 1, "sriov": {}, "passt": {}}]
+    devices: Document = dict.fromkeys(("interfaces", "gpus", "hostDevices", "filesystems"), names)
+    devices["useVirtioTransitional"] = True
+    domain: Json = {
+        "machine": {"type": "m" * 300},
+        "features": {"smm": {}},
+        "firmware": {"bootloader": {"bios": {}, "efi": {"persistent": True}}},
+        "devices": devices,
+    }
+    spec: Json = {"architecture": "a" * 300, "domain": domain, "livenessProbe": {}}
+    _, response = ask(f"/warn/{tier}", machine({"spec": spec}))
+    assert len(response["warnings"]) > 10
+    assert all(len(one) < 120 for one in response["warnings"])
+
+
+@pytest.mark.parametrize("operation", ["", "create", "PATCH"])
+def test_an_operation_that_nobody_knows_admits_nothing(operation: str) -> None:
+    found, response = ask("/mutate/snp", review(operation=operation))
+    assert (found.decision, response["allowed"]) == ("error", False)
 
 
 @pytest.mark.parametrize("template", [None, "x", [], {}, {"metadata": 7, "spec": 7}])
