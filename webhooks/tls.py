@@ -68,7 +68,7 @@ def load_pair(pair: Pair, now: datetime) -> Loaded:
     """Return a server context for a pair.
 
     Raises ``FormatError`` for what is no PEM or no match, ``CertificateExpired`` for a leaf that
-    is not valid at ``now``.
+    is not valid at ``now``, ``HostReadError`` where the process has no descriptor left.
     """
     try:
         leaf, *_ = x509.load_pem_x509_certificates(pair.certificate)
@@ -90,20 +90,22 @@ def _context(pair: Pair) -> ssl.SSLContext:
     context.num_tickets = 0  # no API server resumes a session
     context.set_ciphers(_CIPHERS)
     context.set_alpn_protocols(["http/1.1"])
-    file = os.memfd_create("pair", os.MFD_CLOEXEC)
     try:
-        with open(file, "wb", closefd=False) as writer:  # has no path
-            writer.write(pair.certificate + b"\n" + pair.key.reveal())
-        # No password: OpenSSL would ask for one on a terminal.
-        context.load_cert_chain(f"/proc/self/fd/{file}", password=b"")
-    except (ssl.SSLError, ValueError) as error:
+        with os.fdopen(os.memfd_create("pair", os.MFD_CLOEXEC), "wb") as file:
+            file.write(pair.certificate + b"\n" + pair.key.reveal())
+            file.flush()
+            # No password: OpenSSL would ask for one on a terminal.
+            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password=b"")
+    except (ssl.SSLError, ValueError) as error:  # an SSLError is an OSError, too
         raise FormatError(
             _KEY,
             "is not the certificate's key",
             hint="were the two written at different times?",
         ) from error
-    finally:
-        os.close(file)
+    except OSError as error:
+        raise HostReadError(
+            f"cannot load the serving certificate: {(error.strerror or 'error').lower()}"
+        ) from error
     return context
 
 
@@ -150,8 +152,8 @@ def _read(path: Path) -> bytes:
 class Certificates:
     """The current certificate. ``told`` hears of each pair: None if it is served, or why not.
 
-    The same pair is told of once, and so is the same error. ``poll`` and ``offer`` from one
-    thread, the rest from any.
+    The same pair is told of once, and so is the same error; the pair that is served is told of
+    again when it is back after another. ``poll`` and ``offer`` from one thread, the rest from any.
     """
 
     def __init__(
@@ -191,13 +193,17 @@ class Certificates:
         """Serve ``pair`` if all is well with it."""
         digest = pair.digest
         if digest == self._served:
-            self._refused = ""
+            if self._refused:
+                self._serve(digest)
             return
         try:
             self._loaded = load_pair(pair, self._clock())
         except SevkitError as error:
             self._refuse(error)
             return
+        self._serve(digest)
+
+    def _serve(self, digest: bytes) -> None:
         self._served, self._refused = digest, ""
         self._told(None)
 

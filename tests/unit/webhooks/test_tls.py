@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import ssl
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -131,11 +132,33 @@ def test_a_bad_pair_changes_nothing_and_is_told_once(bad: Pair | SevkitError) ->
     assert len(told) == 2
     assert isinstance(told[1], SevkitError)
     shelf.pair = GOOD
-    certificates.poll()
+    for _ in range(3):
+        certificates.poll()
     assert certificates.current is first
+    assert told[2:] == [None]
     shelf.pair = bad
     certificates.poll()
-    assert len(told) == 3
+    assert len(told) == 4
+
+
+def test_without_a_descriptor_the_former_pair_serves_and_it_is_told() -> None:
+    shelf, told = Shelf(GOOD), list[SevkitError | None]()
+    certificates = Certificates(shelf, told=told.append, clock=lambda: NOW)
+    certificates.poll()
+    first = certificates.current
+    shelf.pair = OTHER
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        certificates.poll()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert certificates.current is first
+    assert isinstance(told[1], HostReadError)
+    assert "too many open files" in told[1].message
+    certificates.poll()
+    assert certificates.current is not first
+    assert told[2:] == [None]
 
 
 def test_seconds_left_are_negative_when_nobody_renewed() -> None:
