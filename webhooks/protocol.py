@@ -66,9 +66,11 @@ class Protocol(H11Protocol):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Forget the connection, also by the timer that uvicorn leaves running after a reset."""
         self._guests.leave(self._guest)
         super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Take what came, and see what it makes of the connection."""
