@@ -64,7 +64,10 @@ _JSON: Final = {"Content-Type": "application/json"}
 
 def echo(request: Request) -> Response:
     """Read the review, and admit without a patch: what any webhook does at least."""
-    review = json.loads(request.body)
+    try:
+        review = json.loads(request.body)
+    except ValueError:
+        return Response(400, b"no JSON\n", "text/plain")
     answer = {
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
@@ -211,13 +214,16 @@ class Process:
         pair = self.identity.pair()
         (folder / "pair.pem").write_bytes(pair.certificate)
         (folder / "pair.key").write_bytes(pair.key.reveal())
-        self._process: Final = subprocess.Popen(
-            [sys.executable, "-m", "hack.webhook_scene", str(folder)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._stderr: Final = folder / "stderr"
+        with self._stderr.open("wb") as stderr:
+            self._process: Final = subprocess.Popen(
+                [sys.executable, "-m", "hack.webhook_scene", str(folder)],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
         self.port: Final = int(self._ask(""))
 
     @property
@@ -234,6 +240,10 @@ class Process:
     def rss(self) -> float:
         """Return its resident memory in MiB."""
         return float(self._ask("rss"))
+
+    def complaints(self) -> str:
+        """Return what it has said on standard error."""
+        return self._stderr.read_text()
 
     def counts(self) -> Counter[str]:
         """Return what became of connections and requests."""

@@ -10,8 +10,6 @@ timeout (k8s.io/client-go, rest/with_retry.go), and, as the connection ends, may
 from __future__ import annotations
 
 import asyncio
-import logging
-import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
@@ -23,12 +21,12 @@ if TYPE_CHECKING:
 
     from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 
+    from webhooks.bugs import Bugs
     from webhooks.exchange import Handle
     from webhooks.limits import Guest, Guests, Limits
 
     Count: TypeAlias = Callable[[Outcome], None]
 
-_LOG: Final = logging.getLogger("sevkit.webhooks.application")
 _PLAIN: Final = "text/plain; charset=utf-8"
 _REFUSALS: Final = {
     Outcome.METHOD: Response(405, b"only POST is answered here\n", _PLAIN),
@@ -47,8 +45,6 @@ _HEADERS: Final = {
 _CLOSE: Final = (b"connection", b"close")
 #: An API server's heads have some hundred bytes. h11 bounds only heads that come in pieces.
 _HEAD_BYTES: Final = 16 << 10
-#: How many different bugs are told of, each once.
-_BUGS: Final = 100
 
 
 @final
@@ -108,6 +104,7 @@ class Application:
         *,
         clock: Callable[[], float],
         count: Count,
+        bugs: Bugs,
     ) -> None:
         self._handle: Final = handle
         self._paths: Final = frozenset(paths)
@@ -116,15 +113,25 @@ class Application:
         self._clock: Final = clock
         self._count: Final = count
         self._turn: Final = asyncio.Lock()
+        self._bugs: Final = bugs
         self._waiting = 0
-        self._bugs: Final[set[str]] = set()
 
     async def __call__(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
-        """Answer one request."""
+        """Answer one request. What raises is a bug; uvicorn then answers 500, or hangs up."""
         if scope["type"] != "http":
             return
+        try:
+            await self._respond(scope, receive, send)
+        except Exception as error:
+            self._bugs.tell(error)
+            self._count(Outcome.FAILED)
+            raise
+
+    async def _respond(
+        self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
         guest: Guest = scope["state"]["guest"]
         head = read_head(scope)
         outcome = head.refusal(self._paths, self._limits.body_bytes)
@@ -191,16 +198,8 @@ class Application:
         try:
             return Outcome.DECIDED, self._handle(request)
         except Exception as error:  # noqa: BLE001  # a bug is answered, and never with an admission
-            self._tell(error)
+            self._bugs.tell(error)
             return Outcome.FAILED, None
-
-    def _tell(self, error: Exception) -> None:
-        """Log where a bug is, once, and not what was said: a request may have said it."""
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{type(error).__name__} at {frame.filename}:{frame.lineno}"
-        if where not in self._bugs and len(self._bugs) < _BUGS:
-            self._bugs.add(where)
-            _LOG.error("internal error, a bug", extra={"where": where})
 
 
 async def _answer(send: ASGISendCallable, outcome: Outcome, response: Response) -> None:

@@ -143,14 +143,19 @@ class Guests:
 
     def enter(self, address: str, close: Callable[[], None]) -> tuple[Guest, Guest | None]:
         """Add a connection from ``address``; returns it, and who has to go for it."""
-        evicted = self._surplus() if len(self._all) >= self._limits.connections else None
-        if evicted:
-            self.leave(evicted)
+        evicted = self.evict() if len(self._all) >= self._limits.connections else None
         now = self._clock()
         guest = Guest(address, close, now, now + self._limits.greeting)
         self._all[guest] = None
         self._addresses[address] += 1
         return guest, evicted
+
+    def evict(self) -> Guest | None:
+        """Forget who has to make room for another, and return it; None where nobody can."""
+        evicted = self._surplus()
+        if evicted:
+            self.leave(evicted)
+        return evicted
 
     def leave(self, guest: Guest) -> None:
         """Forget a connection; one that is not there is no error."""
@@ -200,6 +205,8 @@ class Guests:
 
     def _surplus(self) -> Guest | None:
         """Return who has to make room, or None if everybody waits for a decision."""
+        if not self._all:
+            return None
         share = max(self._limits.share, self._limits.connections // len(self._addresses))
         greed = {address: max(count - share, 0) for address, count in self._addresses.items()}
         movable = (guest for guest in self._all if guest.stage not in _BUSY)

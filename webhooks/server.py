@@ -33,6 +33,7 @@ from uvicorn.server import ServerState
 
 from sevkit.errors import UsageError
 from webhooks.application import Application
+from webhooks.bugs import Bugs
 from webhooks.exchange import Handle, Outcome, Request, Response
 from webhooks.limits import OVERDUE, Guests, Limits
 from webhooks.protocol import Protocol
@@ -40,7 +41,7 @@ from webhooks.protocol import Protocol
 if TYPE_CHECKING:
     import ssl
     import threading
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
     from types import TracebackType
 
     from webhooks.limits import Guest
@@ -87,8 +88,9 @@ class Server:
         self._count: Final = count
         self._clock: Final = clock
         self._guests: Final = Guests(self._limits, clock)
+        self._bugs: Final = Bugs()
         application = Application(
-            handle, paths, self._guests, self._limits, clock=clock, count=count
+            handle, paths, self._guests, self._limits, clock=clock, count=count, bugs=self._bugs
         )
         self._config: Final = Config(
             application,
@@ -141,8 +143,7 @@ class Server:
 
     async def serve(self, is_stopping: Callable[[], bool]) -> None:
         """Do the same in a running event loop."""
-        # What goes wrong on one connection ends it, and is nobody's business beyond.
-        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+        asyncio.get_running_loop().set_exception_handler(self._look_at)
         accepting = asyncio.create_task(self._accept())
         self._is_accepting = True
         try:
@@ -156,6 +157,17 @@ class Server:
             accepting.cancel()
             await asyncio.wait([accepting])
         await self._finish()
+
+    def _look_at(self, loop: asyncio.AbstractEventLoop, context: Mapping[str, object]) -> None:
+        """Tell of what went wrong outside of a request, unless it is a client's doing."""
+        del loop
+        error = context.get("exception")
+        if isinstance(error, OSError):
+            return  # of TLS or TCP: it ends its connection, and is nobody's business beyond
+        if isinstance(error, BaseException):
+            self._bugs.tell(error)
+        else:
+            self._bugs.tell_of(str(context.get("message")))
 
     async def _until(self, is_over: Callable[[], bool], accepting: asyncio.Task[None]) -> None:
         while not is_over():
@@ -189,10 +201,8 @@ class Server:
 
     def _make_room(self) -> None:
         """End who would have to go for a newcomer: there is no descriptor for one."""
-        guest, evicted = self._guests.enter("", lambda: None)
-        self._guests.leave(guest)
-        for one in [evicted] if evicted else []:
-            self._end(one, Outcome.EVICTED)
+        if evicted := self._guests.evict():
+            self._end(evicted, Outcome.EVICTED)
 
     def _welcome(self, connection: socket.socket, address: str) -> None:
         context = self._context()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import resource
 import socket
 import struct
 import threading
@@ -27,7 +28,8 @@ from hack.webhook_scene import (
     read_all,
 )
 from webhooks.exchange import Outcome, Request, Response
-from webhooks.limits import Limits
+from webhooks.limits import Guest, Guests, Limits
+from webhooks.protocol import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -443,6 +445,43 @@ def test_a_decision_that_fails_is_500_and_told_once_without_what_was_asked(
     assert "tenant" not in str(vars(record))
 
 
+def test_a_bug_outside_of_decisions_is_told_once_and_ends_only_its_connection(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Protocol.data_received
+
+    def fail(self: Protocol, data: bytes) -> None:
+        if b"break" in data:
+            raise ValueError(data)
+        real(self, data)
+
+    monkeypatch.setattr(Protocol, "data_received", fail)
+    with Running() as running:
+        for _ in range(3):
+            raw(running, b"break, a secret of the tenant")
+        with running.client() as client:
+            assert post(client)[0] == 200
+    (record,) = caplog.records
+    assert record.getMessage() == "internal error, a bug"
+    assert "ValueError at" in vars(record)["where"]
+    assert "tenant" not in str(vars(record))
+
+
+def test_a_bug_in_the_application_is_counted_and_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_self: Guests, _guest: Guest) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(Guests, "release", fail)
+    with Running() as running, running.client() as client:
+        assert post(client)[0] == 500
+        assert running.counts == {Outcome.FAILED: 1}
+        monkeypatch.undo()
+    (record,) = caplog.records
+    assert "KeyError at" in vars(record)["where"]
+
+
 def test_nothing_that_a_client_does_is_logged(
     running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -455,6 +494,27 @@ def test_nothing_that_a_client_does_is_logged(
     until(lambda: running.counts.total() >= 2)
     running.end()
     assert caplog.records == []
+
+
+def test_without_a_descriptor_for_a_newcomer_somebody_makes_room(running: Running) -> None:
+    with ExitStack() as stack:
+        for number in range(20):
+            stack.enter_context(contextlib.closing(open_hostile(running, number)))
+        until(lambda: running.server.connections == 20)
+        newcomer = stack.enter_context(socket.socket())  # before there are no more
+        newcomer.settimeout(PATIENCE)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (newcomer.fileno() + 1, hard))
+        try:
+            newcomer.connect(running.address)
+            until(lambda: running.counts[Outcome.EVICTED] > 0)
+            assert running.server.is_accepting
+            assert running.server.connections <= 20
+            with running.identity.client.wrap_socket(newcomer, server_hostname=HOST) as connection:
+                connection.sendall(head(len(REVIEW)) + REVIEW)
+                assert status_of(connection.recv(4096)) == 200
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_without_a_certificate_a_connection_is_closed_at_once() -> None:
@@ -551,8 +611,8 @@ def test_the_end_does_not_wait_for_the_hostile() -> None:
 
 
 def hostile_round(process: Process, number: int) -> None:
-    """Be hostile in one of six ways."""
-    way = number % 6
+    """Be hostile in one of seven ways."""
+    way = number % 7
     if way == 0:
         with socket.create_connection((HOST, process.port), timeout=PATIENCE) as connection:
             connection.sendall(b"\x16\x03\x01" + b"\xff" * 600)
@@ -563,6 +623,7 @@ def hostile_round(process: Process, number: int) -> None:
         3: head(100) + b"{" * 100,
         4: head(100, target=f"/{number}"),
         5: head(MIB) + b"x" * 200_000,
+        6: head(len(REVIEW)) + REVIEW,  # and then reset: the answer is not read to its end
     }
     with process.identity.connect((HOST, process.port)) as tls, contextlib.suppress(OSError):
         tls.sendall(words[way])
@@ -573,9 +634,9 @@ def hostile_round(process: Process, number: int) -> None:
 def test_memory_does_not_grow_with_hostile_requests(
     tmp_path: Path, soak: Callable[[int], int]
 ) -> None:
-    total = max(soak(10_000), 600)
+    total = max(soak(10_000), 700)
     with Process(tmp_path) as process:
-        for number in range(600):  # what is allocated once is allocated then
+        for number in range(700):  # what is allocated once is allocated then
             hostile_round(process, number)
         before = process.rss()
         for number in range(total):
@@ -587,3 +648,4 @@ def test_memory_does_not_grow_with_hostile_requests(
         with contextlib.closing(client):
             assert post(client)[0] == 200
         assert process.counts()["malformed"] > 0
+        assert process.complaints() == ""
