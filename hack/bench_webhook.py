@@ -27,7 +27,7 @@ import h11
 
 from hack.bench_agent import Figure
 from hack.webhook_scene import HOST, PATH, REVIEW, Process, echo, head
-from webhooks.exchange import JSON, Request
+from webhooks.exchange import Request
 
 if TYPE_CHECKING:
     import ssl
@@ -146,7 +146,7 @@ def figures(rate: float, seconds: float) -> Iterator[Figure]:
         each = (processor_seconds(process.pid) - before) / (most * seconds)
         yield Figure(f"requests a second, {CONNECTIONS} connections, at least {RATE:g}", most, "/s")
         yield Figure("processor time of a request", each * 1e6, "us", 1e6 / RATE)
-        request = Request(PATH, "", JSON, REVIEW, 1.0)
+        request = Request(PATH, REVIEW)
         begun = time.process_time()
         for _ in range(500):
             echo(request)

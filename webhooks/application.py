@@ -164,7 +164,7 @@ class Application:
         try:
             async with self._turn:
                 await asyncio.sleep(0)
-                return self._decide(guest, head, body, deadline)
+                return self._decide(guest, head.path, body, deadline)
         finally:
             self._waiting -= 1
 
@@ -187,16 +187,14 @@ class Application:
                 return bytes(body)
 
     def _decide(
-        self, guest: Guest, head: Head, body: bytes, deadline: float
+        self, guest: Guest, path: str, body: bytes, deadline: float
     ) -> tuple[Outcome, Response | None]:
         if guest not in self._guests:
             return Outcome.GONE, None
-        left = deadline - self._clock()
-        if left < self._limits.lead:
+        if deadline - self._clock() < self._limits.lead:
             return Outcome.LATE, None
-        request = Request(head.path, head.query, head.content_type, body, left)
         try:
-            return Outcome.DECIDED, self._handle(request)
+            return Outcome.DECIDED, self._handle(Request(path, body))
         except Exception as error:  # noqa: BLE001  # a bug is answered, and never with an admission
             self._bugs.tell(error)
             return Outcome.FAILED, None

@@ -26,16 +26,10 @@ _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 @final
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A whole POST. ``path`` is unquoted, ``query`` is not; ``content_type`` has no parameters.
-
-    ``seconds`` is what the API server's timeout leaves, counted from the request's first byte.
-    """
+    """A whole POST of JSON; ``path`` is unquoted, and one of those that the server was given."""
 
     path: str
-    query: str
-    content_type: str
     body: bytes
-    seconds: float
 
 
 @final

@@ -26,7 +26,7 @@ class Gauges:
             f"{_PREFIX}_reviews", "Reviews answered.", ["decision", "tier", "reason"]
         )
         self.rejections = metrics.counter(
-            f"{_PREFIX}_rejections", "Requests that were no reviews.", ["status"]
+            f"{_PREFIX}_rejections", "Requests whose body was no review."
         )
         self.seconds = metrics.histogram(
             f"{_PREFIX}_duration_seconds", "How long decisions take.", buckets=_BUCKETS
@@ -50,6 +50,6 @@ class Gauges:
         self.reviews.labels(found.decision, found.tier, found.reason).inc()
         self.seconds.observe(seconds)
 
-    def rejected(self, status: int) -> None:
+    def rejected(self) -> None:
         """Count a request that was no review."""
-        self.rejections.labels(str(status)).inc()
+        self.rejections.inc()

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, final
 
+from sevkit.kubevirt.admission import REVIEW_LIMIT
 from webhooks.exchange import Outcome
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Limits:
     closing: float = 2.0
     connections: int = 128
     share: int = 32
-    body_bytes: int = 3 << 20
+    body_bytes: int = REVIEW_LIMIT
     held: int = 32 << 20
     waiting: int = 64
     lead: float = 0.05

@@ -1,4 +1,4 @@
-"""Reviews over HTTP: which requests are reviews, and what they are answered with."""
+"""Reviews over HTTP: which bodies are reviews, and what they are answered with."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 from sevkit.errors import FormatError
 from sevkit.kubevirt.launch_security import Around
-from sevkit.kubevirt.webhook import PATHS, Answer, answer
-from webhooks.exchange import JSON, Request, Response
+from sevkit.kubevirt.webhook import Answer, answer
+from webhooks.exchange import Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ class Tally(Protocol):
         """Learn of an answer, and how long it took."""
         ...
 
-    def rejected(self, status: int) -> None:
+    def rejected(self) -> None:
         """Learn of a request that was no review."""
         ...
 
@@ -62,11 +62,7 @@ class Reviewer:
         self._tally: Final = tally
 
     def __call__(self, request: Request) -> Response:
-        """Return the answer to one request; the server has bounded its size and its time."""
-        if request.path not in PATHS:
-            return self._reject(404, "not found")
-        if request.content_type != JSON:
-            return self._reject(415, f"reviews are {JSON}")
+        """Return the answer to one request; the server has looked at its head, and bounds it."""
         begun = time.perf_counter()
         policy = self._policy()
         around = Around(
@@ -76,13 +72,10 @@ class Reviewer:
         try:
             found = answer(request.path, request.body, policy, around)
         except FormatError as error:
-            return self._reject(400, error.message)
+            self._tally.rejected()
+            return Response(400, f"{error.message}\n".encode(), _PLAIN)
         self._tally.answered(found, time.perf_counter() - begun)
         if found.decision not in {"admitted", "ignored", "warned"}:
             more = {"decision": found.decision, "tier": found.tier, "reason": found.reason}
             _LOG.info("answered", extra={"path": request.path, **more})
         return Response(200, found.body)
-
-    def _reject(self, status: int, message: str) -> Response:
-        self._tally.rejected(status)
-        return Response(status, f"{message}\n".encode(), _PLAIN)

@@ -88,7 +88,7 @@ def test_a_review_is_decided_and_the_connection_is_kept(running: Running) -> Non
     until(lambda: running.counts == {Outcome.DECIDED: 3})
 
 
-def test_the_decision_is_told_what_was_asked_and_what_time_is_left() -> None:
+def test_the_decision_is_told_what_was_asked() -> None:
     seen: list[Request] = []
 
     def note(request: Request) -> Response:
@@ -99,9 +99,7 @@ def test_the_decision_is_told_what_was_asked_and_what_time_is_left() -> None:
         kind = {"Content-Type": "Application/JSON; charset=utf-8"}
         assert post(client, b"body", target=f"{PATH}?timeout=5s&x=%20y", headers=kind)[0] == 200
     (request,) = seen
-    assert (request.path, request.query) == (PATH, "timeout=5s&x=%20y")
-    assert (request.content_type, request.body) == ("application/json", b"body")
-    assert 4 < request.seconds <= 5
+    assert request == Request(PATH, b"body")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from webhooks.application import Application
+from webhooks.bugs import Bugs
 from webhooks.exchange import Outcome, Request, Response
 from webhooks.limits import Guests, Limits, Stage
 from webhooks.protocol import Protocol
@@ -66,6 +67,7 @@ class Line:
             limits,
             clock=lambda: self.now,
             count=lambda outcome: self.counts.update([outcome]),
+            bugs=Bugs(),
         )
         config = Config(
             application,

@@ -38,8 +38,8 @@ class Tallied:
         assert seconds >= 0
         self.said.append((found.decision, found.tier, found.reason))
 
-    def rejected(self, status: int) -> None:
-        self.said.append(status)
+    def rejected(self) -> None:
+        self.said.append("rejected")
 
 
 @pytest.fixture
@@ -54,11 +54,9 @@ def tally() -> Tallied:
 
 @pytest.fixture
 def ask(around: Around, tally: Tallied) -> Callable[..., tuple[int, bytes]]:
-    def post(
-        path: str, body: bytes, kind: str = "application/json", policy: Policy = DEFAULT
-    ) -> tuple[int, bytes]:
+    def post(path: str, body: bytes, policy: Policy = DEFAULT) -> tuple[int, bytes]:
         reviewer = Reviewer(lambda: policy, around, tally)
-        found = reviewer(Request(path, "timeout=5s", kind, body, 5.0))
+        found = reviewer(Request(path, body))
         return found.status, found.body
 
     return post
@@ -95,28 +93,13 @@ def test_whether_simulated_nodes_count_is_the_policys_to_say(
     assert around.asked == [False, True]
 
 
-@pytest.mark.parametrize(
-    ("path", "kind", "body", "status"),
-    [
-        ("/", "application/json", b"{}", 404),
-        ("/mutate", "application/json", b"{}", 404),
-        ("/mutate/SNP", "application/json", b"{}", 404),
-        ("/mutate/snp/", "application/json", b"{}", 404),
-        ("/mutate/snp", "text/plain", b"{}", 415),
-        ("/mutate/snp", "", b"{}", 415),
-        ("/mutate/snp", "application/json", b"{}", 400),
-        ("/mutate/snp", "application/json", b"\xff", 400),
-    ],
-)
+@pytest.mark.parametrize("body", [b"", b"{}", b"\xff", b'{"a": "\\n\\u001b"}'])
 def test_what_is_no_review_is_rejected_in_one_line(
     ask: Callable[..., tuple[int, bytes]],
     tally: Tallied,
-    path: str,
-    kind: str,
     body: bytes,
-    status: int,
 ) -> None:
-    found, said = ask(path, body, kind)
-    assert found == status
+    found, said = ask("/mutate/snp", body)
+    assert found == 400
     assert said.count(b"\n") == 1
-    assert tally.said == [status]
+    assert tally.said == ["rejected"]
