@@ -12,7 +12,7 @@ import copy
 import json
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from hack.kubevirt_cases import PATHS
 from sevkit.kubevirt.launch_security import Around, Decision, Requirement, decide
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from hack.kubevirt_admission_server import AdmissionServer
     from hack.kubevirt_cases import Document
     from sevkit.kubevirt.policy import Policy
+
+#: What KubeVirt's mutator replaces, each as a whole.
+_REPLACED: Final = frozenset({"spec", "metadata", "status"})
 
 
 @final
@@ -36,13 +39,13 @@ class Outcome:
     causes: tuple[str, ...] = ()
 
 
-def review_request(document: Document) -> Document:
-    """Return the request of a review of a new object."""
+def review_request(document: Document, operation: str = "CREATE") -> Document:
+    """Return the request of a review of an object."""
     group, version = document["apiVersion"].split("/")
     document["metadata"].setdefault("namespace", "default")
     return {
         "uid": str(uuid.uuid4()),
-        "operation": "CREATE",
+        "operation": operation,
         "namespace": document["metadata"]["namespace"],
         "name": document["metadata"]["name"],
         "kind": {"group": group, "version": version, "kind": document["kind"]},
@@ -62,7 +65,11 @@ def kubevirt_mutates(server: AdmissionServer, document: Document) -> Document | 
     if not answer["allowed"]:
         return (answer["status"]["message"],)
     for step in json.loads(base64.b64decode(answer["patch"])):
-        changed[step["path"].removeprefix("/")] = step["value"]
+        name = step["path"].removeprefix("/")
+        if step["op"] != "replace" or name not in _REPLACED:
+            message = f"KubeVirt's mutator does what it never did: {step['op']} {step['path']}"
+            raise ValueError(message)
+        changed[name] = step["value"]
     return changed
 
 

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -42,6 +41,7 @@ from hack.kubevirt_cases import (
     virtual_machine,
     vmi,
 )
+from hack.kubevirt_round import kubevirt_mutates, review_request
 from sevkit.documents import parse_documents
 
 if TYPE_CHECKING:
@@ -58,45 +58,17 @@ def server() -> Iterator[AdmissionServer]:
         yield running
 
 
-def request_for(document: Document, operation: str = "CREATE") -> Document:
-    group, version = document["apiVersion"].split("/")
-    document["metadata"].setdefault("namespace", "default")
-    return {
-        "uid": str(uuid.uuid4()),
-        "operation": operation,
-        "namespace": document["metadata"]["namespace"],
-        "name": document["metadata"]["name"],
-        "kind": {"group": group, "version": version, "kind": document["kind"]},
-        "resource": {
-            "group": group,
-            "version": version,
-            "resource": PATHS[document["kind"]][0],
-        },
-        "object": document,
-        "userInfo": {"username": "somebody"},
-    }
-
-
 def mutate(server: AdmissionServer, document: Document) -> Document:
-    """Return the document as KubeVirt's mutator leaves it."""
-    path = PATHS[document["kind"]][1]
-    changed = copy.deepcopy(document)
-    if path is None:
-        return changed
-    answer = server.review(path, request_for(changed))
-    assert answer["allowed"], answer
-    for step in json.loads(base64.b64decode(answer["patch"])):
-        name = step["path"].removeprefix("/")
-        assert step["op"] == "replace", step
-        assert name in {"spec", "metadata", "status"}, step
-        changed[name] = step["value"]
-    return changed
+    """Return the document as KubeVirt's mutator leaves it, which may not refuse it."""
+    mutated = kubevirt_mutates(server, document)
+    assert not isinstance(mutated, tuple), mutated
+    return mutated
 
 
 def causes(server: AdmissionServer, document: Document) -> list[tuple[str, str, str]]:
     """Return why KubeVirt refuses a new object: type, field and message; nothing if it does not."""
     mutated = mutate(server, document)
-    answer = server.review(PATHS[document["kind"]][2], request_for(mutated))
+    answer = server.review(PATHS[document["kind"]][2], review_request(mutated))
     if answer["allowed"]:
         return []
     assert answer["status"]["code"] == 422
@@ -221,7 +193,7 @@ def test_the_admitter_takes_a_vmi_whose_spare_sockets_were_removed(server: Admis
     mutated = mutate(server, vmi(encrypted("snp", cpu={"sockets": 2})))
     del mutated["spec"]["domain"]["cpu"]["maxSockets"]
     path = PATHS["VirtualMachineInstance"][2]
-    assert server.review(path, request_for(mutated))["allowed"]
+    assert server.review(path, review_request(mutated))["allowed"]
 
 
 def test_the_network_validator_of_virt_api_is_registered(server: AdmissionServer) -> None:
@@ -238,7 +210,7 @@ def test_a_user_may_not_change_the_spec_of_a_vmi(server: AdmissionServer) -> Non
     old = mutate(server, vmi(encrypted("snp")))
     new = copy.deepcopy(old)
     del new["spec"]["domain"]["launchSecurity"]
-    request = request_for(new, "UPDATE") | {"oldObject": old}
+    request = review_request(new, "UPDATE") | {"oldObject": old}
     path = "/virtualmachineinstances-validate-update"
     answer = server.review(path, request)
     assert not answer["allowed"]

@@ -124,6 +124,7 @@ def check(server: AdmissionServer, given: Document, tier: Tier, policy: Policy) 
     plain = kubevirt_mutates(server, given)
     before = plain if isinstance(plain, tuple) else kubevirt_admits(server, plain)
     assert set(outcome.causes) <= set(before), "KubeVirt refuses nothing because of us"
+    assert outcome.second is None or not outcome.second.refusals, "what we admitted stays admitted"
     if outcome.stored is None:
         return "refused by KubeVirt's mutator"
     found = outcome.first.tier

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import os
 import re
 import signal
 import socket
@@ -121,8 +120,9 @@ def running(
             with contextlib.suppress(ApiError):
                 kubevirt.admin.delete(f"{REGISTRATIONS}/{NAME}")
             process.send_signal(signal.SIGTERM)
-            process.wait(20)
+            code = process.wait(20)
             time.sleep(0.5)  # the API server's own copy is behind by a moment
+        assert code == 0, "who is asked to stop has not failed"
 
 
 def _is_ready(running: Running) -> bool:
@@ -247,9 +247,8 @@ def test_what_was_decided_is_counted_and_no_name_is_in_it(running: Running) -> N
     assert not re.search(r"v-[0-9a-f]{12}", text)
 
 
-def test_it_logs_json_and_ends_when_asked(running: Running) -> None:
+def test_it_logs_json_and_nothing_critical(running: Running) -> None:
     lines = (running.folder / "log").read_text().splitlines()
     levels = {json.loads(line)["level"] for line in lines}
+    assert levels
     assert "critical" not in levels
-    assert os.getpgid(running.process.pid)
-    assert running.process.poll() is None
