@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from sevkit.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
@@ -14,6 +17,8 @@ MAX_DEPTH: Final = 100
 #: Most values of one stream, with aliases expanded.
 MAX_VALUES: Final = 200_000
 
+#: Of everything else it is asked what is in it. (Quicker than to ask what is a container.)
+_LEAVES: Final = frozenset({str, int, float, bool, type(None)})
 _LONGEST_KEY: Final = 80
 _LONGEST_LINE: Final = 200
 
@@ -44,16 +49,24 @@ def check_text(text: str, structure: str, where: str = "") -> None:
 
 def check_depth(value: Json, structure: str) -> None:
     """Refuse what a reader that recurses would not come back from. Raises ``FormatError``."""
-    level = [value] if isinstance(value, dict | list) else []
+    level = [] if value.__class__ in _LEAVES else [value]
     for _ in range(MAX_DEPTH + 1):
+        if not level:
+            return
         level = [
             child
             for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
+            for child in _children(parent)
+            if child.__class__ not in _LEAVES
         ]
     if level:
         raise FormatError(structure, f"nested more than {MAX_DEPTH} deep")
+
+
+def _children(value: Json) -> Iterable[Json]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def quote_key(key: str) -> str:

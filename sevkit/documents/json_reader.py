@@ -35,26 +35,10 @@ def parse_json(data: bytes, structure: str, *, limit: int = DOCUMENT_LIMIT) -> J
 
 def read_json(text: str, structure: str) -> Json:
     """Return the value of one JSON document; as ``parse_json``, of its text."""
-
-    def pairs(items: list[tuple[str, Json]]) -> dict[str, Json]:
-        found: dict[str, Json] = {}
-        for key, value in items:
-            if key in found:
-                raise FormatError(structure, f"key {quote_key(key)} occurs twice")
-            found[key] = value
-        return found
-
-    def refuse(constant: str) -> NoReturn:
-        raise FormatError(structure, f"{constant} is not JSON")
-
-    def real(digits: str) -> float:
-        value = float(digits)
-        return value if math.isfinite(value) else refuse(digits[:20])
-
     try:
-        found: Json = json.loads(
-            text, object_pairs_hook=pairs, parse_constant=refuse, parse_float=real
-        )
+        found: Json = _DECODER.decode(text)
+    except _RefusedError as error:
+        raise FormatError(structure, str(error)) from error
     except json.JSONDecodeError as error:
         raise FormatError(
             structure, f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
@@ -67,6 +51,37 @@ def read_json(text: str, structure: str) -> Json:
     if _SURROGATE.search(text):
         check_text(json.dumps(found, ensure_ascii=False), structure)
     return found
+
+
+class _RefusedError(Exception):
+    """What Python's decoder would take, and we do not."""
+
+
+def _pairs(items: list[tuple[str, Json]]) -> dict[str, Json]:
+    found = dict(items)
+    if len(found) != len(items):
+        for key, _ in items:
+            if key not in found:
+                message = f"key {quote_key(key)} occurs twice"
+                raise _RefusedError(message)
+            del found[key]
+    return found
+
+
+def _refuse(constant: str) -> NoReturn:
+    message = f"{constant} is not JSON"
+    raise _RefusedError(message)
+
+
+def _real(digits: str) -> float:
+    value = float(digits)
+    return value if math.isfinite(value) else _refuse(digits[:20])
+
+
+#: Made once: a decoder costs as much as it needs for a small document.
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_constant=_refuse, parse_float=_real
+)
 
 
 def split_json(text: str) -> list[str]:

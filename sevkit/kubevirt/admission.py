@@ -33,6 +33,7 @@ _WARNINGS: Final = 4096
 _MESSAGE: Final = 2048
 _UID: Final = 128
 _STRUCTURE: Final = "AdmissionReview"
+_JSON: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 @final
@@ -95,7 +96,7 @@ def encode_allowed(
     """Return the answer that admits an object, changed by ``operations``."""
     response: dict[str, Any] = {"uid": uid, "allowed": True}
     if operations:
-        patch = json.dumps([one.to_json() for one in operations], separators=(",", ":"))
+        patch = _JSON.encode([one.to_json() for one in operations])
         response["patchType"] = "JSONPatch"
         response["patch"] = base64.b64encode(patch.encode()).decode()
     return _encode(response, warnings, audit)
@@ -158,7 +159,7 @@ def _encode(
     if audit:
         response["auditAnnotations"] = dict(audit)
     document = {"apiVersion": VERSION, "kind": KIND, "response": response}
-    return json.dumps(document, separators=(",", ":")).encode()
+    return _JSON.encode(document).encode()
 
 
 def _plain(text: str) -> str:

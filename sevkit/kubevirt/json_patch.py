@@ -50,7 +50,9 @@ class Editor:
     """
 
     def __init__(self, document: Mapping[str, Json]) -> None:
-        self._document: dict[str, Json] = dict(document)
+        self._document: Final[dict[str, Json]] = dict(document)
+        #: The objects that were copied, by their paths: they may be changed in place.
+        self._own: Final[dict[tuple[str, ...], dict[str, Json]]] = {(): self._document}
         self._operations: Final[list[Operation]] = []
 
     @property
@@ -92,28 +94,36 @@ class Editor:
             return
         place, made = parts[:there], _nested(parts[there:], value)
         parent = self._copied(place[:-1])
+        self._disown(place)
         kind: Literal["add", "replace"] = "replace" if place[-1] in parent else "add"
         parent[place[-1]] = made
         self._operations.append(Operation(kind, pointer(place), made))
 
     def remove(self, *parts: str) -> None:
         """Remove the member at ``parts``, if there is one, also where it is null."""
-        *path, last = parts
+        path, last = parts[:-1], parts[-1]
         parent = self.get(*path)
         if isinstance(parent, dict) and last in parent:
             del self._copied(path)[last]
+            self._disown(parts)
             self._operations.append(Operation("remove", pointer(parts)))
 
-    def _copied(self, path: Sequence[str]) -> dict[str, Json]:
+    def _copied(self, path: tuple[str, ...]) -> dict[str, Json]:
         """Return the object at ``path``, of which every part is a copy of our own by then."""
-        self._document = parent = dict(self._document)
-        for part in path:
-            child = parent[part]
-            if not isinstance(child, dict):
-                raise InternalError(f"{part} is no object")  # get has looked
-            parent[part] = child = dict(child)
-            parent = child
-        return parent
+        if (own := self._own.get(path)) is not None:
+            return own
+        parent, last = self._copied(path[:-1]), path[-1]
+        child = parent[last]
+        if not isinstance(child, dict):
+            raise InternalError(f"{last} is no object")  # get has looked
+        parent[last] = own = self._own[path] = dict(child)
+        return own
+
+    def _disown(self, place: tuple[str, ...]) -> None:
+        """Forget the copies at and below a place where something else stands from now on."""
+        if place in self._own:
+            for path in [one for one in self._own if one[: len(place)] == place]:
+                del self._own[path]
 
 
 def member(document: Mapping[str, Json], *parts: str) -> Json:

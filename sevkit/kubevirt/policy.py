@@ -12,6 +12,7 @@ The file is taken as a whole or not at all: an unknown key or value refuses it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from dataclasses import dataclass
@@ -63,7 +64,12 @@ class Policy:
     @property
     def digest(self) -> str:
         """Twelve digits in hex that tell one policy from another, for audit."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:12]
+        return _digest(self)
+
+
+@functools.lru_cache(maxsize=8)  # each decision writes it into its audit annotation
+def _digest(policy: Policy) -> str:
+    return hashlib.sha256(repr(policy).encode()).hexdigest()[:12]
 
 
 DEFAULT: Final = Policy()

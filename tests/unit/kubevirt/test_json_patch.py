@@ -76,6 +76,20 @@ def test_a_parent_that_is_no_object_is_refused_with_its_place(value: Json) -> No
         Editor({"a": value}).set(1, "a", "b")
 
 
+@pytest.mark.parametrize("again", [{}, {"y": {}}])
+def test_an_object_that_took_the_place_of_a_changed_one_is_changed_itself(again: Json) -> None:
+    document: dict[str, Json] = {"a": {"b": {"c": {}}}}
+    editor = Editor(document)
+    editor.set(1, "a", "b", "c", "x")
+    editor.set(again, "a", "b")
+    editor.set(2, "a", "b", "c", "x")
+    editor.remove("a", "b", "c")
+    editor.set(3, "a", "b", "c", "z")
+    expected = {"a": {"b": {**(again if isinstance(again, dict) else {}), "c": {"z": 3}}}}
+    assert editor.document == expected
+    assert apply_patch(document, [one.to_json() for one in editor.operations]) == expected
+
+
 @given(st.dictionaries(KEYS, JSON, max_size=4), st.lists(st.tuples(PATHS, JSON, st.booleans())))
 def test_the_operations_make_of_the_object_what_the_editor_has(
     document: dict[str, Any], steps: list[tuple[list[str], Any, bool]]
