@@ -16,13 +16,14 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hack import bench_agent, debian
+from hack import bench_agent, bench_webhook, debian
 from hack.bench_admission import BOUND as DECISION_BOUND
 from hack.bench_admission import decision_tasks
 from hack.bench_simulation import BOUND, SIZES, launch_tasks
@@ -268,7 +269,7 @@ def main() -> int:
             results.append(measure(row))
             print(_line(results[-1]), flush=True)
     figures: list[Figure] = []
-    for figure in bench_agent.measure():
+    for figure in chain(bench_agent.measure(), bench_webhook.measure()):
         figures.append(figure)
         print(figure.line(), flush=True)
     if options.json:

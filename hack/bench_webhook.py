@@ -1,12 +1,12 @@
-"""What the webhook's server alone can do: requests a second, latency at a rate, and what they cost.
+"""What the webhook costs: beside an echo in the same server, and beside one written in Go.
 
-    python -m hack.bench_webhook [--rate 500] [--seconds 5]
+    python -m hack.bench_webhook [--rate 500] [--seconds 3]
 
-The server runs in a process of its own with the echo of ``hack.webhook_scene``, which reads a
-review of 8 KiB and admits it without a patch; whoever decides for real can be held against that.
-Latency is counted from when a request was due, not from when it could be sent, so that a pause
-of the server shows in every request that it held up. Both sides want a core of their own: on a
-machine that does other work the upper percentiles are that work's.
+Three processes on one core answer the same reviews of 6 KiB over TLS: an echo that parses the
+review and answers without a patch, the webhook, and, where Go is, a webhook built on
+controller-runtime that makes the same patch (``hack/go-webhook``). They are asked in turn, round by
+round, so that what the machine does meanwhile is everybody's; bounds are on ratios. On a machine
+that does other work the upper percentiles are that work's: the pauses that it made are told too.
 """
 
 from __future__ import annotations
@@ -16,109 +16,136 @@ import contextlib
 import json
 import os
 import socket
+import statistics
+import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self, final
 
 import h11
 
+from hack import debian
 from hack.bench_agent import Figure
-from hack.webhook_scene import HOST, PATH, REVIEW, Process, echo, head
-from webhooks.exchange import Request
+from hack.webhook_load import (
+    WHOLE,
+    ask,
+    at_most,
+    at_rate,
+    keep_apart,
+    percentile,
+    processor_seconds,
+    resident,
+)
+from hack.webhook_scene import HOST, Identity, Process, free_port
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-#: Bounds: requests a second at most, milliseconds at a rate, milliseconds of a new connection.
-RATE: Final = 1000.0
-P99: Final = 10.0
+    from hack.webhook_load import Target
+
+#: Bounds: the time of a review and its p99 at a rate, as multiples of the echo's; and the
+#: milliseconds of a new connection.
+TIME: Final = 1 / 0.8
+P99: Final = 1.5
 GREETING: Final = 10.0
-CONNECTIONS: Final = 8
-_WHOLE: Final = head(len(REVIEW)) + REVIEW
+ECHO, OURS, IN_GO = "echo", "webhook", "in Go"
+_ROUNDS: Final = 6
 _SILENT: Final = 120
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_ANNOTATION: Final = "snp; policy 000000000000; sevkit 0.0.0"
 
 
-def ask(connection: ssl.SSLSocket) -> None:
-    """Send one review and read its answer, with as little as can be."""
-    connection.sendall(_WHOLE)
-    data = connection.recv(1 << 16)
-    start = data.index(b"content-length: ") + 16
-    length = int(data[start : data.index(b"\r\n", start)])
-    missing = data.index(b"\r\n\r\n") + 4 + length - len(data)
-    while missing > 0:
-        missing -= len(connection.recv(1 << 16))
-    if not data.startswith(b"HTTP/1.1 200"):
-        message = f"the server answers {data[:40]!r}"
-        raise RuntimeError(message)
+@final
+class GoWebhook:
+    """``hack/go-webhook`` in a process of its own, on one core like the others."""
+
+    def __init__(self, program: Path, folder: Path) -> None:
+        self._identity: Final = Identity()
+        pair = self._identity.pair()
+        (folder / "tls.crt").write_bytes(pair.certificate)
+        (folder / "tls.key").write_bytes(pair.key.reveal())
+        self._port: Final = free_port()
+        self._process: Final = subprocess.Popen(
+            [program, folder, str(self._port), _ANNOTATION],
+            env={**os.environ, "GOMAXPROCS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        if self._process.stdout is None or not self._process.stdout.readline():
+            message = "go-webhook does not serve"
+            raise RuntimeError(message)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def connect(self) -> ssl.SSLSocket:
+        """Return a TLS connection to it."""
+        return self._identity.connect((HOST, self._port))
 
 
-def processor_seconds(pid: int) -> float:
-    """Return what a process has used of a processor."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+def go_program() -> Path:
+    """Return where ``hack/peers go-webhook`` puts the program."""
+    return debian.cache_folder("SEVKIT_PEERS", "peers") / "go-webhook/bin/go-webhook"
 
 
-def at_rate(process: Process, rate: float, seconds: float) -> tuple[list[float], list[float]]:
-    """Return the latency of each request when ``rate`` are due in a second, sorted.
-
-    And by how much each of our own sleeps lasted too long meanwhile, which is the machine's doing.
-    """
-    latencies: list[float] = []
-    overslept: list[float] = []
-    begun = 0.0
-    total = int(rate * seconds)
-
-    def begin() -> None:
-        nonlocal begun
-        begun = time.monotonic()
-
-    connected = threading.Barrier(CONNECTIONS, begin)
-
-    def work(number: int) -> None:
-        with process.identity.connect((HOST, process.port)) as connection:
-            connected.wait()
-            for index in range(number, total, CONNECTIONS):
-                due = begun + index / rate
-                if (wait := due - time.monotonic()) > 0:
-                    time.sleep(wait)
-                    overslept.append(time.monotonic() - due)
-                    due += overslept[-1]
-                ask(connection)
-                latencies.append(time.monotonic() - due)
-
-    _together(work)
-    return sorted(latencies), sorted(overslept)
+@contextlib.contextmanager
+def running() -> Iterator[Mapping[str, Target]]:
+    """Yield all that are compared, by name, each on the first core."""
+    with contextlib.ExitStack() as stack:
+        folders = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(_SIDES)]
+        targets: dict[str, Target] = {
+            ECHO: stack.enter_context(Process(folders[0], "echo")),
+            OURS: stack.enter_context(Process(folders[1], "decide")),
+        }
+        if go_program().exists():
+            targets[IN_GO] = stack.enter_context(GoWebhook(go_program(), folders[2]))
+        before = os.sched_getaffinity(0)
+        stack.callback(os.sched_setaffinity, 0, before)
+        keep_apart(list(targets.values()))
+        yield targets
 
 
-def at_most(process: Process, seconds: float) -> float:
-    """Return the requests a second that come back as fast as they can."""
-    counts = [0] * CONNECTIONS
-    end = time.monotonic() + seconds
-
-    def work(number: int) -> None:
-        with process.identity.connect((HOST, process.port)) as connection:
-            while time.monotonic() < end:
-                ask(connection)
-                counts[number] += 1
-
-    _together(work)
-    return sum(counts) / seconds
+_SIDES: Final = 3
 
 
-def _together(work: object) -> None:
-    threads = [
-        threading.Thread(target=work, args=(number,))  # type: ignore[arg-type]  # callable
-        for number in range(CONNECTIONS)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def most(targets: Mapping[str, Target], seconds: float) -> Iterator[Figure]:
+    """Yield how many reviews each can answer, and how ours compares with the echo."""
+    rates: dict[str, list[float]] = {name: [] for name in targets}
+    for _ in range(_ROUNDS):
+        for name, target in targets.items():
+            rates[name].append(at_most(target, seconds / _ROUNDS))
+    for name, found in rates.items():
+        yield Figure(f"reviews a second on one core, {name}", statistics.median(found), "/s")
+    ratios = [echo / ours for echo, ours in zip(rates[ECHO], rates[OURS], strict=True)]
+    yield Figure("a review's time, of the echo's", statistics.median(ratios), "x", TIME)
+
+
+def latency(targets: Mapping[str, Target], rate: float, seconds: float) -> Iterator[Figure]:
+    """Yield what each takes at a rate, and how ours compares with the echo."""
+    found: dict[str, list[float]] = {name: [] for name in targets}
+    pauses: list[float] = []
+    for _ in range(_ROUNDS):
+        for name, target in targets.items():
+            seen = at_rate(target, rate, seconds / _ROUNDS)
+            found[name] += seen.latencies
+            pauses += seen.overslept
+    for name, values in found.items():
+        for share in (0.5, 0.99):
+            said = f"latency at {rate:g}/s, p{share * 100:g}, {name}"
+            yield Figure(said, percentile(values, share) * 1000, "ms")
+    yield Figure("pauses of this machine meanwhile, p99", percentile(pauses, 0.99) * 1000, "ms")
+    ratio = percentile(found[OURS], 0.99) / percentile(found[ECHO], 0.99)
+    yield Figure(f"latency at {rate:g}/s, p99, of the echo's", ratio, "x", P99)
 
 
 def parsed_by_h11() -> float:
@@ -127,7 +154,7 @@ def parsed_by_h11() -> float:
     begun = time.process_time()
     for _ in range(count):
         connection = h11.Connection(h11.SERVER)
-        connection.receive_data(_WHOLE)
+        connection.receive_data(WHOLE)
         while type(connection.next_event()) is not h11.EndOfMessage:
             pass
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
@@ -137,56 +164,57 @@ def parsed_by_h11() -> float:
     return (time.process_time() - begun) / count
 
 
+def costs(target: Target, seconds: float) -> Iterator[Figure]:
+    """Yield what a review and a connection cost the webhook."""
+    before, rate = processor_seconds(target), at_most(target, seconds)
+    each = (processor_seconds(target) - before) / (rate * seconds)
+    yield Figure("processor time of a review", each * 1e6, "us")
+    yield Figure("of it h11", parsed_by_h11() * 1e6, "us")
+    count, begun = 300, time.monotonic()
+    for _ in range(count):
+        with target.connect() as connection:
+            ask(connection)
+    each = (time.monotonic() - begun) / count
+    yield Figure("a new connection and a review on it", each * 1000, "ms", GREETING)
+
+
 def figures(rate: float, seconds: float) -> Iterator[Figure]:
     """Yield everything that is measured."""
-    with tempfile.TemporaryDirectory() as folder, Process(Path(folder)) as process:
-        at_most(process, 1)  # what is imported and allocated once
-        before = processor_seconds(process.pid)
-        most = at_most(process, seconds)
-        each = (processor_seconds(process.pid) - before) / (most * seconds)
-        yield Figure(f"requests a second, {CONNECTIONS} connections, at least {RATE:g}", most, "/s")
-        yield Figure("processor time of a request", each * 1e6, "us", 1e6 / RATE)
-        request = Request(PATH, REVIEW)
-        begun = time.process_time()
-        for _ in range(500):
-            echo(request)
-        yield Figure("of it the echo", (time.process_time() - begun) / 500 * 1e6, "us")
-        yield Figure("of it h11", parsed_by_h11() * 1e6, "us")
-        latencies, overslept = at_rate(process, rate, seconds)
-        for share in (0.5, 0.99, 0.999):
-            value = latencies[int(len(latencies) * share)] * 1000
-            name = f"latency at {rate:g}/s, p{share * 100:g}"
-            yield Figure(name, value, "ms", P99 if share == 0.99 else None)
-        pause = overslept[int(len(overslept) * 0.99)] * 1000
-        yield Figure("pauses of this machine meanwhile, p99", pause, "ms")
-        before, count = processor_seconds(process.pid), 300
-        begun = time.monotonic()
-        for _ in range(count):
-            with process.identity.connect((HOST, process.port)) as connection:
-                ask(connection)
-        each = (time.monotonic() - begun) / count
-        yield Figure("a new connection and a request on it", each * 1000, "ms", GREETING)
-        each = (processor_seconds(process.pid) - before) / count
-        yield Figure("processor time of that", each * 1e6, "us")
-        silent = [socket.create_connection((HOST, process.port)) for _ in range(_SILENT)]
-        latencies, _ = at_rate(process, rate, min(seconds, 2))
-        yield Figure(
-            f"latency at {rate:g}/s beside {_SILENT} silent connections, p99",
-            latencies[int(len(latencies) * 0.99)] * 1000,
-            "ms",
-            P99,
-        )
-        for one in silent:
-            with contextlib.suppress(OSError):
-                one.close()
-        yield Figure("resident memory", process.rss(), "MiB")
+    with running() as targets:
+        for target in targets.values():
+            at_most(target, 1)  # what is imported and allocated once
+        yield from most(targets, seconds * 2)
+        yield from latency(targets, rate, seconds * 4)
+        yield from costs(targets[OURS], seconds)
+        yield from beside_silence(targets, rate, seconds)
+        for name, target in targets.items():
+            yield Figure(f"resident memory, {name}", resident(target), "MiB")
+
+
+def beside_silence(targets: Mapping[str, Target], rate: float, seconds: float) -> Iterator[Figure]:
+    """Yield what the webhook takes while strangers hold connections and say nothing."""
+    target = targets[OURS]
+    if not isinstance(target, Process):
+        return
+    silent = [socket.create_connection((HOST, target.port)) for _ in range(_SILENT)]
+    seen = at_rate(target, rate, seconds)
+    name = f"latency beside {_SILENT} silent connections, p99"
+    yield Figure(name, percentile(seen.latencies, 0.99) * 1000, "ms")
+    for one in silent:
+        with contextlib.suppress(OSError):
+            one.close()
+
+
+def measure() -> Iterator[Figure]:
+    """Yield what ``make bench`` tells."""
+    yield from figures(500.0, 3.0)
 
 
 def main() -> int:
     """Print every figure; 1 if a bound is broken."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rate", type=float, default=500.0)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--seconds", type=float, default=3.0)
     options = parser.parse_args()
     broken = False
     for figure in figures(options.rate, options.seconds):

@@ -12,9 +12,13 @@ import subprocess
 import sys
 from typing import Final
 
-from hack import control_plane_build, kubevirt_admission
+from hack import control_plane_build, debian, kubevirt_admission
 
-FOLDERS: Final = (control_plane_build.MODULE, kubevirt_admission.MODULE)
+FOLDERS: Final = (
+    control_plane_build.MODULE,
+    kubevirt_admission.MODULE,
+    debian.ROOT / "hack/go-webhook",
+)
 SKIPPED: Final = 77
 _SECONDS: Final = 20.0
 #: The program's own flags, so that what was compiled for it is used.

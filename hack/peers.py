@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hack import debian
-from hack.peers_install import Crate, Debian, Go, Pip, Source, run
+from hack.peers_install import Crate, Debian, Go, GoFolder, Pip, Source, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,6 +103,12 @@ PEERS: Final = {
             ),
         ),
         probe=("-v",),
+    ),
+    # The webhook as one would write it in Go, for measurements.
+    "go-webhook": Peer(
+        ("bin/go-webhook",),
+        (GoFolder("go-webhook", "sigs.k8s.io/controller-runtime"),),
+        probe=("--help",),
     ),
 }
 

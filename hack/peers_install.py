@@ -8,6 +8,7 @@ keys, cargo against the registry's index and the crate's own lock, Go against it
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -198,3 +199,38 @@ class Go:
         environment = {"GOBIN": str(folder / "bin"), "CGO_ENABLED": "0", "GOWORK": "off"}
         run(["go", "install", "-trimpath", "-ldflags", flags, *wanted], environment)
         return self.version.removeprefix("v"), ""
+
+
+@dataclass(frozen=True)
+class GoFolder:
+    """A program of ours that does with another's library what we do without it."""
+
+    name: str
+    library: str
+
+    @property
+    def origin(self) -> str:
+        """The folder, and the library that it is about."""
+        return f"hack/{self.name} with {self.library}"
+
+    @property
+    def _module(self) -> Path:
+        return debian.ROOT / "hack" / self.name
+
+    @property
+    def pin(self) -> str:
+        """The digest of its sources."""
+        return " ".join(debian.digest(self._module / name) for name in ("go.sum", "main.go"))
+
+    def install(self, folder: Path, scratch: Path) -> tuple[str, str]:
+        """Build it; its version is the library's."""
+        del scratch
+        program, pattern = folder / "bin" / self.name, rf"{re.escape(self.library)} v(\S+)"
+        version = re.search(pattern, (self._module / "go.mod").read_text())
+        if version is None:
+            message = f"go.mod does not pin {self.library}"
+            raise debian.UnavailableError(message)
+        words = ["go", "build", "-C", str(self._module), "-trimpath", "-buildvcs=false"]
+        environment = {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly"}
+        run([*words, "-ldflags", "-s -w", "-o", str(program), "."], environment)
+        return version[1], ""

@@ -1,8 +1,9 @@
 """The webhook's server with a certificate of its own, and clients, for tests and measurements.
 
-Run as a program it serves an echo that reads the review and answers without a patch, until its
-standard input ends; it prints its port, and then whatever is asked for: ``rss`` gives its
-resident memory in MiB, ``counts`` what became of connections and requests.
+Run as a program it serves one of ``HANDLES`` until its standard input ends: an echo that reads the
+review and answers without a patch, or the decision itself. It prints its port, and then whatever
+is asked for: ``rss`` gives its resident memory in MiB, ``counts`` what became of connections and
+requests.
 """
 
 from __future__ import annotations
@@ -20,13 +21,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, final
 
+from hack.bench_admission import instance
+from sevkit.kubevirt.installation import UNKNOWN
+from sevkit.kubevirt.policy import DEFAULT
+from sevkit.kubevirt.tiers import Tier
+from sevkit.observe.metrics import Metrics
 from sevkit.pki import create_authority
 from sevkit.secret import Secret
+from webhooks.gauges import Gauges
+from webhooks.reviews import Reviewer
 from webhooks.server import Limits, Outcome, Request, Response, Server
 from webhooks.tls import Pair, load_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from webhooks.server import Handle
 
@@ -35,31 +43,28 @@ HOST: Final = "127.0.0.1"
 PATH: Final = "/mutate/snp"
 PATHS: Final = (PATH, "/mutate/sev")
 PATIENCE: Final = 30.0
-#: The whole of it is what a stock VMI's review is like: 8 KiB.
+#: A review of a VMI as KubeVirt has defaulted it: 6 KiB.
 REVIEW: Final = json.dumps(
     {
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
         "request": {
             "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
+            "kind": {"group": "kubevirt.io", "version": "v1", "kind": "VirtualMachineInstance"},
+            "namespace": "bench",
             "operation": "CREATE",
-            "object": {
-                "kind": "VirtualMachineInstance",
-                "spec": {
-                    "domain": {
-                        "devices": {
-                            "disks": [
-                                {"name": f"disk-{number}", "disk": {"bus": "virtio"}}
-                                for number in range(140)
-                            ]
-                        }
-                    }
-                },
-            },
+            "object": instance(),
         },
     }
 ).encode()
 _JSON: Final = {"Content-Type": "application/json"}
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on now."""
+    with socket.create_server((HOST, 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 def echo(request: Request) -> Response:
@@ -74,6 +79,24 @@ def echo(request: Request) -> Response:
         "response": {"uid": review["request"]["uid"], "allowed": True},
     }
     return Response(200, json.dumps(answer).encode())
+
+
+@final
+class Cluster:
+    """Of which everything is known at once: nodes for every tier, and no KubeVirt object."""
+
+    installation: Final = UNKNOWN
+
+    def runnable(self, *, simulated: bool) -> frozenset[Tier]:
+        """Return every tier."""
+        del simulated
+        return frozenset(Tier)
+
+
+HANDLES: Final[Mapping[str, Handle]] = {
+    "echo": echo,
+    "decide": Reviewer(lambda: DEFAULT, Cluster(), Gauges(Metrics())),
+}
 
 
 @final
@@ -207,9 +230,9 @@ def read_all(connection: socket.socket) -> bytes:
 
 @final
 class Process:
-    """The same in a process of its own, with the echo, for what is measured."""
+    """The same in a process of its own, for what is measured; ``handle`` is one of ``HANDLES``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, handle: str = "echo") -> None:
         self.identity: Final = Identity()
         pair = self.identity.pair()
         (folder / "pair.pem").write_bytes(pair.certificate)
@@ -217,7 +240,7 @@ class Process:
         self._stderr: Final = folder / "stderr"
         with self._stderr.open("wb") as stderr:
             self._process: Final = subprocess.Popen(
-                [sys.executable, "-m", "hack.webhook_scene", str(folder)],
+                [sys.executable, "-m", "hack.webhook_scene", str(folder), handle],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -236,6 +259,10 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         self._process.communicate()
+
+    def connect(self) -> ssl.SSLSocket:
+        """Return a TLS connection to it."""
+        return self.identity.connect((HOST, self.port))
 
     def rss(self) -> float:
         """Return its resident memory in MiB."""
@@ -272,7 +299,7 @@ def main() -> None:
     counts: Counter[Outcome] = Counter()
     stop = threading.Event()
     server = Server(
-        echo,
+        HANDLES[sys.argv[2]],
         lambda: context,
         (HOST, 0),
         paths=PATHS,

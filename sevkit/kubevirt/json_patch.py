@@ -9,8 +9,7 @@ Sources: RFC 6902 (add, replace, remove), RFC 6901 (pointers).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, final
 
 from sevkit.errors import FormatError, InternalError
 
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
 _STRUCTURE: Final = "object"
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """One operation; ``path`` is a pointer, and ``value`` means nothing for ``remove``."""
 
     op: Literal["add", "replace", "remove"]
@@ -39,6 +36,9 @@ class Operation:
 
 def pointer(parts: Sequence[str]) -> str:
     """Return the RFC 6901 pointer of a member."""
+    plain = "/".join(parts)
+    if "~" not in plain and plain.count("/") == len(parts) - 1:
+        return f"/{plain}"  # most are
     return "".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in parts)
 
 

@@ -7,7 +7,6 @@ import contextlib
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from hack.control_plane_client import ApiError
 from hack.kubevirt_cases import SEV_GATE, vmi
 from hack.reviewer import Reviewer
 from hack.webhook_registration import NAME, registration
+from hack.webhook_scene import free_port
 from sevkit.kubevirt.tiers import BEST, LABEL, Tier, tier_of
 from sevkit.pki import create_authority
 
@@ -37,12 +37,6 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parents[2]
 REGISTRATIONS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 HOUR: Final = timedelta(hours=1)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @final

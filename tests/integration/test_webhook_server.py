@@ -623,7 +623,7 @@ def hostile_round(process: Process, number: int) -> None:
         5: head(MIB) + b"x" * 200_000,
         6: head(len(REVIEW)) + REVIEW,  # and then reset: the answer is not read to its end
     }
-    with process.identity.connect((HOST, process.port)) as tls, contextlib.suppress(OSError):
+    with process.connect() as tls, contextlib.suppress(OSError):
         tls.sendall(words[way])
         if way != 5:
             tls.recv(100)
