@@ -383,9 +383,7 @@ def test_the_real_api_server_trusts_it_and_keeps_its_connections(
             serving.create()
         assert len(serving.requests) - begun == 4 * 5
         assert serving.server.connections <= 2
-        request = serving.requests[-1]
-        assert (request.path, request.content_type) == ("/mutate/snp", "application/json")
-        assert 4 < request.seconds <= 5
+        assert serving.requests[-1].path == "/mutate/snp"
 
 
 def test_the_real_api_server_comes_again_after_429_and_takes_503_for_an_answer(
