@@ -139,10 +139,13 @@ def _entry(one: Json) -> Entry:
 def rule_covers(rule: Json, words: Mapping[str, str]) -> bool:
     """Return whether a rule has all these words, by the name of its list. Raises ``FormatError``.
 
-    Rules of webhooks and of policies have the same form.
+    Rules of webhooks and of policies have the same form, but that those of policies may be about
+    objects of certain names only.
     """
     if not isinstance(rule, dict):
         raise FormatError(_STRUCTURE, "has a rule that is no object")
+    if rule.get("resourceNames"):
+        return False
     for key, word in words.items():
         values = rule.get(key)
         if not isinstance(values, list) or not {word, "*", "*/*"} & {str(one) for one in values}:

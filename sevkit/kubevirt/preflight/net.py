@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from sevkit.errors import FormatError
 from sevkit.host.doctor.check import Verdict
 from sevkit.kubevirt.json_patch import member
 from sevkit.kubevirt.preflight.check import Check, Found
 from sevkit.kubevirt.preflight.entries import CASES, NEW_VMI, labels_of, rule_covers
 from sevkit.kubevirt.preflight.selector import selects
 from sevkit.kubevirt.preflight.survey import known
+from sevkit.kubevirt.webhook import GROUP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from sevkit.documents import Json
     from sevkit.kubevirt.preflight.survey import Document, Survey
@@ -32,13 +34,14 @@ _ABOUT: Final[Mapping[str, tuple[Mapping[str, str], ...]]] = {
         _NAMESPACE | {"operations": operation} for operation in ("CREATE", "UPDATE")
     ),
 }
+#: What a group is served as beside ``v1``; a ``matchPolicy`` of Equivalent converts it.
+_OLDER: Final[Mapping[str, str]] = {GROUP: "v1alpha3"}
+_EQUIVALENT: Final = "Equivalent"
 _DENY: Final = "Deny"
 
 
-def _narrowed(constraints: Json, *, namespaced: bool) -> str:
+def _narrowed(constraints: Document, *, namespaced: bool) -> str:
     """Return in words the first case that the selectors leave out, "" if they leave none out."""
-    if not isinstance(constraints, dict):
-        return ""
     for case in CASES:
         # A namespace is an object, and its own labels count as its namespace's.
         own = labels_of(case.own) if namespaced else labels_of(case.namespace, "tenant")
@@ -52,14 +55,44 @@ def _narrowed(constraints: Json, *, namespaced: bool) -> str:
     return ""
 
 
-def _unruled(constraints: Json, name: str) -> str:
+def _unruled(constraints: Document, name: str) -> str:
     """Return in words the first operation that the rules leave out, "" if they leave none out."""
-    found = constraints if isinstance(constraints, dict) else {}
-    rules, excluded = found.get("resourceRules"), found.get("excludeResourceRules")
+    found = constraints.get("resourceRules")
+    rules = found if isinstance(found, list) else []
+    for what, words in _wanted(constraints, name):
+        if not any(rule_covers(one, words) for one in rules):
+            return what
+    return ""
+
+
+def _wanted(constraints: Document, name: str) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Yield what the rules have to cover, in words and as a rule has it."""
+    is_exact = (constraints.get("matchPolicy") or _EQUIVALENT) != _EQUIVALENT
     for words in _ABOUT[name]:
-        if not any(rule_covers(one, words) for one in (rules if isinstance(rules, list) else [])):
-            return f"{words['operations']} of {words['resources']}"
-    return "what excludeResourceRules says" if excluded else ""
+        what = f"{words['operations']} of {words['resources']}"
+        yield what, words
+        older = _OLDER.get(words["apiGroups"])
+        if older and is_exact:
+            why = f"as its matchPolicy is not {_EQUIVALENT}"
+            yield f"{what} of {older}, {why}", {**words, "apiVersions": older}
+
+
+def _left_out(constraints: Json, name: str, *, is_binding: bool = False) -> str:
+    """Return in words what ``matchConstraints`` or ``matchResources`` leave out, "" for nothing.
+
+    The API server intersects those of a policy and of its binding. A binding without rules has its
+    policy's, one with rules has those alone; what is excluded is so whatever else is said. Raises
+    ``FormatError``.
+    """
+    if not isinstance(constraints, dict | None):
+        raise FormatError("policy", "what it matches is no object")
+    found = constraints or {}
+    if found.get("excludeResourceRules"):
+        return "what excludeResourceRules says"
+    has_rules = bool(found.get("resourceRules")) or not is_binding
+    return (_unruled(found, name) if has_rules else "") or _narrowed(
+        found, namespaced=POLICIES[name]
+    )
 
 
 def _policy(name: str) -> Callable[[Survey], Found]:
@@ -82,8 +115,7 @@ def _hole(document: Document, name: str) -> str:
         return "its failurePolicy is not Fail"
     if not member(document, "spec", "validations"):
         return "it validates nothing"
-    constraints = member(document, "spec", "matchConstraints")
-    left_out = _unruled(constraints, name) or _narrowed(constraints, namespaced=POLICIES[name])
+    left_out = _left_out(member(document, "spec", "matchConstraints"), name)
     return f"it leaves out {left_out}" if left_out else ""
 
 
@@ -103,7 +135,7 @@ def _binding(name: str) -> Callable[[Survey], Found]:
         ]
         if not bindings:
             return Found(Verdict.FAIL, "no", f"nothing binds {name}, so it is not enforced")
-        problems = [_judge_binding(one, namespaced=POLICIES[name]) for one in bindings]
+        problems = [_judge_binding(one, name) for one in bindings]
         names = tuple(str(member(one, "metadata", "name")) for one in bindings)
         if "" in problems:
             return Found(Verdict.PASS, names[problems.index("")])
@@ -112,12 +144,12 @@ def _binding(name: str) -> Callable[[Survey], Found]:
     return look
 
 
-def _judge_binding(document: Document, *, namespaced: bool) -> str:
+def _judge_binding(document: Document, name: str) -> str:
     """Return what is wrong with a binding, "" for nothing."""
     actions = member(document, "spec", "validationActions")
     if not isinstance(actions, list) or _DENY not in actions:
         return "its validationActions do not deny"
-    left_out = _narrowed(member(document, "spec", "matchResources"), namespaced=namespaced)
+    left_out = _left_out(member(document, "spec", "matchResources"), name, is_binding=True)
     return f"it leaves out {left_out}" if left_out else ""
 
 

@@ -12,6 +12,25 @@ if TYPE_CHECKING:
 
 VMI: Final = "sevkit-confidential-vmi"
 NAMESPACE: Final = "sevkit-confidential-namespace"
+ALL: Final = {
+    "apiGroups": ["*"],
+    "apiVersions": ["*"],
+    "operations": ["*"],
+    "resources": ["*"],
+}
+NEW_PODS: Final = {
+    "apiGroups": [""],
+    "apiVersions": ["v1"],
+    "operations": ["CREATE"],
+    "resources": ["pods"],
+}
+NEW_VMIS: Final = {
+    "apiGroups": ["kubevirt.io"],
+    "apiVersions": ["v1"],
+    "operations": ["CREATE"],
+    "resources": ["virtualmachineinstances"],
+}
+NOT_EQUIVALENT: Final = "as its matchPolicy is not Equivalent"
 WARNING: Final = {"typeChecking": {"expressionWarnings": [{"fieldRef": "a", "warning": "b"}]}}
 
 
@@ -45,11 +64,46 @@ def test_a_policy_that_is_not_there_is_a_no_and_its_binding_no_question(
         {"matchConstraints": constraints(VMI, excludeResourceRules=[{"resources": ["*"]}])},
         {"matchConstraints": constraints(NAMESPACE)},
         {"matchConstraints": None},
+        {"matchConstraints": constraints(VMI, resourceRules=[ALL | {"resourceNames": ["a"]}])},
+        {"matchConstraints": constraints(VMI, resourceRules=[NEW_VMIS], matchPolicy="Exact")},
     ],
 )
 def test_a_policy_that_lets_something_by_is_a_no(cluster: Cluster, members: dict[str, Any]) -> None:
     change_policy(cluster, VMI, **members)
     assert cluster.result("policy.vmi").verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("versions", "match", "detail"),
+    [
+        (["v1"], "Equivalent", ""),
+        (["v1"], None, ""),
+        (["v1", "v1alpha3"], "Exact", ""),
+        (["*"], "Exact", ""),
+        (
+            ["v1"],
+            "Exact",
+            f"it leaves out CREATE of virtualmachineinstances of v1alpha3, {NOT_EQUIVALENT}",
+        ),
+    ],
+)
+def test_vmis_of_every_version_are_judged_by_the_policy_and_where_it_is_bound(
+    cluster: Cluster, versions: list[str], match: str | None, detail: str
+) -> None:
+    rules = [NEW_VMIS | {"apiVersions": versions}]
+    whole = constraints(VMI, resourceRules=rules, matchPolicy=match)
+    change_policy(cluster, VMI, matchConstraints=whole)
+    assert cluster.result("policy.vmi").detail == detail
+    change_policy(cluster, VMI, matchConstraints=constraints(VMI))
+    matched = {"resourceRules": rules, "matchPolicy": match}
+    cluster.change(bindings=(bound(VMI, matchResources=matched),))
+    assert cluster.result("policy.vmi-binding").detail == detail
+
+
+def test_one_of_namespaces_has_no_other_version_to_be_about(cluster: Cluster) -> None:
+    whole = constraints(NAMESPACE, matchPolicy="Exact")
+    change_policy(cluster, NAMESPACE, matchConstraints=whole)
+    assert cluster.odd() == {}
 
 
 def test_one_of_namespaces_may_be_about_those_with_the_label_alone(cluster: Cluster) -> None:
@@ -113,6 +167,16 @@ def bound(name: str, **members: Any) -> dict[str, Any]:  # noqa: ANN401  # JSON
         ((bound(VMI, validationActions=["Warn"]), bound(VMI)), "pass"),
         ((bound(VMI, matchResources={"namespaceSelector": expression("Exists")}),), "fail"),
         ((bound(VMI, matchResources={"matchPolicy": "Equivalent"}),), "pass"),
+        ((bound(VMI, matchResources={"excludeResourceRules": [ALL]}),), "fail"),
+        ((bound(VMI, matchResources={"excludeResourceRules": []}),), "pass"),
+        ((bound(VMI, matchResources={"resourceRules": [NEW_PODS]}),), "fail"),
+        ((bound(VMI, matchResources={"resourceRules": [NEW_PODS, NEW_VMIS]}),), "pass"),
+        ((bound(VMI, matchResources={"resourceRules": []}),), "pass"),
+        ((bound(VMI, matchResources={"resourceRules": 7}),), "fail"),
+        ((bound(VMI, matchResources={"resourceRules": [ALL | {"resourceNames": ["a"]}]}),), "fail"),
+        # Rules that are none follow their policy, whatever their matchPolicy is.
+        ((bound(VMI, matchResources={"matchPolicy": "Exact"}),), "pass"),
+        ((bound(VMI, matchResources=7),), "skip"),
     ],
 )
 def test_a_policy_is_enforced_where_something_binds_it_wholly(
