@@ -1,5 +1,7 @@
 """The net below the webhook: policies that the API server enforces by itself, and their bindings.
 
+What they are about is judged, and whether they are enforced; what their expressions say is not.
+
 Source: kubernetes.io, "Validating Admission Policy"; k8s.io/api/admissionregistration/v1.
 """
 
@@ -158,7 +160,7 @@ _SOURCE: Final = "kubernetes.io, Validating Admission Policy"
 NET: Final[tuple[Check, ...]] = (
     Check(
         "policy.vmi",
-        "a policy refuses VMIs that are less confidential than required",
+        "a policy is to refuse VMIs less confidential than required; expressions are not judged",
         _policy(VMI_POLICY),
         _APPLY,
         _SOURCE,
@@ -168,7 +170,7 @@ NET: Final[tuple[Check, ...]] = (
     ),
     Check(
         "policy.namespace",
-        "a policy refuses labels of namespaces that ask for nothing that exists",
+        "a policy is to refuse labels that ask for nothing; expressions are not judged",
         _policy(NAMESPACE_POLICY),
         _APPLY,
         _SOURCE,
