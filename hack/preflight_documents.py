@@ -117,9 +117,11 @@ def policy(name: str, group: str, resource: str, *operations: str) -> Document:
 
 
 def policies() -> list[Document]:
-    """Return both policies."""
+    """Return all three policies."""
+    vmis = ("kubevirt.io", "virtualmachineinstances")
     return [
-        policy("sevkit-confidential-vmi", "kubevirt.io", "virtualmachineinstances", "CREATE"),
+        policy("sevkit-confidential-vmi", *vmis, "CREATE"),
+        policy("sevkit-confidential-vmi-update", *vmis, "UPDATE"),
         policy("sevkit-confidential-namespace", "", "namespaces", "CREATE", "UPDATE"),
     ]
 

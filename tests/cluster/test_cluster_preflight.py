@@ -346,14 +346,21 @@ def test_pods_that_are_not_ready_are_found(plane: ControlPlane, ready: ApiClient
 
 
 def test_a_net_with_a_hole_is_found(plane: ControlPlane, ready: ApiClient) -> None:
-    vmis, namespaces = (one["metadata"]["name"] for one in policies())
+    vmis, changes, namespaces = (one["metadata"]["name"] for one in policies())
     with deleted(ready, BINDINGS, vmis):
         assert odd(checks(plane, "--only", "policy")) == {"policy.vmi-binding": "fail"}
     with deleted(ready, POLICIES, namespaces):
         found = odd(checks(plane, "--only", "policy"))
     assert found == {"policy.namespace": "fail", "policy.namespace-binding": "skip"}
+    with deleted(ready, POLICIES, changes):
+        found = odd(checks(plane, "--only", "policy"))
+    assert found == {"policy.vmi-update": "warn", "policy.vmi-update-binding": "warn"}
     actions = {"validationActions": ["Warn"]}
     with replaced(ready, f"{BINDINGS}/{vmis}", spec=actions):
+        assert odd(checks(plane, "--only", "policy")) == {"policy.vmi-binding": "fail"}
+    everything = {key: ["*"] for key in ("apiGroups", "apiVersions", "operations", "resources")}
+    matched = {"matchResources": {"excludeResourceRules": [everything]}}
+    with replaced(ready, f"{BINDINGS}/{vmis}", spec=matched):
         assert odd(checks(plane, "--only", "policy")) == {"policy.vmi-binding": "fail"}
 
 

@@ -25,13 +25,22 @@ if TYPE_CHECKING:
     from sevkit.kubevirt.preflight.survey import Document, Survey
 
 VMI_POLICY: Final = "sevkit-confidential-vmi"
+UPDATE_POLICY: Final = "sevkit-confidential-vmi-update"
 NAMESPACE_POLICY: Final = "sevkit-confidential-namespace"
 #: Each policy, and whether it is about objects in namespaces.
-POLICIES: Final = {VMI_POLICY: True, NAMESPACE_POLICY: False}
+POLICIES: Final = {VMI_POLICY: True, UPDATE_POLICY: True, NAMESPACE_POLICY: False}
+#: What follows from a hole in each. KubeVirt's own webhook refuses changes of a VMI's spec to all
+#: but its own components, so one against changes is a second net, and no tenant gets by without it.
+_OTHERWISE: Final = {
+    VMI_POLICY: Verdict.FAIL,
+    UPDATE_POLICY: Verdict.WARN,
+    NAMESPACE_POLICY: Verdict.FAIL,
+}
 _NAMESPACE: Final = {"apiGroups": "", "apiVersions": "v1", "resources": "namespaces"}
 #: All that each policy has to be about.
 _ABOUT: Final[Mapping[str, tuple[Mapping[str, str], ...]]] = {
     VMI_POLICY: (NEW_VMI,),
+    UPDATE_POLICY: ({**NEW_VMI, "operations": "UPDATE"},),
     NAMESPACE_POLICY: tuple(
         _NAMESPACE | {"operations": operation} for operation in ("CREATE", "UPDATE")
     ),
@@ -101,14 +110,18 @@ def _policy(name: str) -> Callable[[Survey], Found]:
     def look(survey: Survey) -> Found:
         document = known(survey.policies[name])
         if document is None:
-            return Found(Verdict.FAIL, "no", f"there is no ValidatingAdmissionPolicy {name}")
+            return Found(_OTHERWISE[name], "no", _absent(name))
         hole = _hole(document, name)
         if hole:
-            return Found(Verdict.FAIL, name, hole)
+            return Found(_OTHERWISE[name], name, hole)
         doubt = _doubt(document)
         return Found(Verdict.WARN if doubt else Verdict.PASS, name, doubt)
 
     return look
+
+
+def _absent(name: str) -> str:
+    return f"there is no ValidatingAdmissionPolicy {name}"
 
 
 def _hole(document: Document, name: str) -> str:
@@ -135,13 +148,15 @@ def _binding(name: str) -> Callable[[Survey], Found]:
         bindings = [
             one for one in known(survey.bindings) if member(one, "spec", "policyName") == name
         ]
+        if known(survey.policies[name]) is None:
+            return Found(_OTHERWISE[name], "no", _absent(name))
         if not bindings:
-            return Found(Verdict.FAIL, "no", f"nothing binds {name}, so it is not enforced")
+            return Found(_OTHERWISE[name], "no", f"nothing binds {name}, so it is not enforced")
         problems = [_judge_binding(one, name) for one in bindings]
         names = tuple(str(member(one, "metadata", "name")) for one in bindings)
         if "" in problems:
             return Found(Verdict.PASS, names[problems.index("")])
-        return Found(Verdict.FAIL, names[0], problems[0], names)
+        return Found(_OTHERWISE[name], names[0], problems[0], names)
 
     return look
 
@@ -156,6 +171,7 @@ def _judge_binding(document: Document, name: str) -> str:
 
 
 _APPLY: Final = "apply deploy/webhook anew, as docs/webhook.md says"
+_AGAINST_CHANGES: Final = f"{_APPLY}; until then KubeVirt alone refuses changes of what runs"
 _SOURCE: Final = "kubernetes.io, Validating Admission Policy"
 NET: Final[tuple[Check, ...]] = (
     Check(
@@ -167,6 +183,21 @@ NET: Final[tuple[Check, ...]] = (
     ),
     Check(
         "policy.vmi-binding", "it is enforced", _binding(VMI_POLICY), _APPLY, _SOURCE, "policy.vmi"
+    ),
+    Check(
+        "policy.vmi-update",
+        "a policy is to refuse changes of how confidential a VMI is; expressions are not judged",
+        _policy(UPDATE_POLICY),
+        _AGAINST_CHANGES,
+        _SOURCE,
+    ),
+    Check(
+        "policy.vmi-update-binding",
+        "it is enforced",
+        _binding(UPDATE_POLICY),
+        _AGAINST_CHANGES,
+        _SOURCE,
+        "policy.vmi-update",
     ),
     Check(
         "policy.namespace",

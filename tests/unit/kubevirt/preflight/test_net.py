@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tests.unit.kubevirt.preflight.conftest import Cluster
 
 VMI: Final = "sevkit-confidential-vmi"
+UPDATE: Final = "sevkit-confidential-vmi-update"
 NAMESPACE: Final = "sevkit-confidential-namespace"
 ALL: Final = {
     "apiGroups": ["*"],
@@ -52,6 +53,44 @@ def test_a_policy_that_is_not_there_is_a_no_and_its_binding_no_question(
 ) -> None:
     cluster.change(policies={**cluster.survey.policies, name: None})
     assert cluster.odd() == {f"policy.{check}": "fail", f"policy.{check}-binding": "skip"}
+
+
+def test_without_the_one_against_changes_kubevirts_own_refusal_is_left(cluster: Cluster) -> None:
+    cluster.change(policies={**cluster.survey.policies, UPDATE: None})
+    both = {"policy.vmi-update": "warn", "policy.vmi-update-binding": "warn"}
+    assert cluster.odd() == both
+    assert cluster.code == 0
+    assert "KubeVirt alone" in cluster.result("policy.vmi-update").fix
+
+
+@pytest.mark.parametrize(
+    ("members", "detail"),
+    [
+        ({"failurePolicy": "Ignore"}, "its failurePolicy is not Fail"),
+        (
+            {"matchConstraints": constraints(VMI)},
+            "it leaves out UPDATE of virtualmachineinstances",
+        ),
+        (
+            {"matchConstraints": constraints(UPDATE, objectSelector=expression("Exists"))},
+            "it leaves out a namespace's label sev",
+        ),
+        ({}, ""),
+    ],
+)
+def test_one_against_changes_with_a_hole_is_warned_of(
+    cluster: Cluster, members: dict[str, Any], detail: str
+) -> None:
+    change_policy(cluster, UPDATE, **members)
+    assert cluster.odd() == ({"policy.vmi-update": "warn"} if detail else {})
+    assert cluster.result("policy.vmi-update").detail == detail
+
+
+def test_one_against_changes_that_nothing_binds_is_warned_of(cluster: Cluster) -> None:
+    cluster.change(bindings=(bound(VMI), bound(NAMESPACE)))
+    assert cluster.odd() == {"policy.vmi-update-binding": "warn"}
+    cluster.change(bindings=(bound(VMI), bound(NAMESPACE), bound(UPDATE, validationActions=[])))
+    assert cluster.odd() == {"policy.vmi-update-binding": "warn"}
 
 
 @pytest.mark.parametrize(
