@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, final
 
 from sevkit.cluster.api import Call, Kind, mapping
-from sevkit.cluster.errors import Forbidden, NotFound, Unauthorized, Unreachable
+from sevkit.cluster.errors import BadAnswer, Forbidden, NotFound, Unauthorized, Unreachable
 from sevkit.cluster.pages import fold_list
 from sevkit.errors import ClusterError
 
@@ -51,9 +51,18 @@ class Refusal:
     right: str = ""
 
 
-def get_version(server: ApiServer) -> Document | Refusal | None:
-    """Return what the API server says of its version. Raises ``ClusterError`` as all of them."""
-    return _asked("get /version", lambda: mapping(server.call(Call("GET", "/version"))))
+def get_version(server: ApiServer) -> Document | Refusal:
+    """Return what the API server says of its version. Raises ``ClusterError`` as all of them.
+
+    To be asked first: what has no version is no API server, and that it has nothing else either
+    says nothing of a cluster. Raises ``BadAnswer`` then.
+    """
+    found = _asked("get /version", lambda: mapping(server.call(Call("GET", "/version"))))
+    if found is None:
+        raise BadAnswer(
+            "API server does not have /version", hint="is this the API server's address?"
+        )
+    return found
 
 
 def get_object(

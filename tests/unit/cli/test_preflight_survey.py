@@ -7,7 +7,7 @@ import pytest
 
 from hack.preflight_documents import node
 from sevkit.cli.preflight_survey import take_survey
-from sevkit.cluster.errors import Forbidden, NotFound
+from sevkit.cluster.errors import BadAnswer, Forbidden, NotFound
 from sevkit.kubevirt.preflight.catalogue import GROUPS
 from sevkit.kubevirt.preflight.guests import Guests, WeakGuest
 from sevkit.kubevirt.preflight.survey import Names, Survey, Unasked
@@ -95,6 +95,14 @@ ALL_PLURALS: Final = {
     *("validatingadmissionpolicies", "validatingadmissionpolicybindings", "namespaces"),
     "virtualmachineinstances",
 }
+
+
+def test_a_server_that_has_nothing_at_all_is_asked_nothing_else() -> None:
+    server = Server()
+    server.answers.clear()
+    with pytest.raises(BadAnswer):
+        survey(server)
+    assert server.paths == {"/version"}
 
 
 def test_what_is_not_there_is_told_from_what_may_not_be_asked() -> None:

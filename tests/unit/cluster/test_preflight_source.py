@@ -93,6 +93,13 @@ def test_something_else_than_an_object_is_no_answer(server: Recorded) -> None:
     assert isinstance(fold_objects(server, NAMESPACES, name_of), Refusal)
 
 
+def test_what_has_no_version_is_no_api_server(server: Recorded) -> None:
+    server.answers = [NotFound(404)]
+    with pytest.raises(BadAnswer) as caught:
+        get_version(server)
+    assert caught.value.hint == "is this the API server's address?"
+
+
 @pytest.mark.parametrize("error", [Unreachable("gone"), Unauthorized(401)])
 def test_without_a_connection_or_an_identity_there_is_no_answer_to_anything(
     server: Recorded, error: Unreachable | Unauthorized
