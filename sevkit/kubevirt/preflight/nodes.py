@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def _under_policy(look: Callable[[Survey, Policy], Found]) -> Callable[[Survey], Found]:
     """Return a check that goes by the webhook's policy, and by the default where that is unknown.
 
-    A no that another policy would make a yes is then none.
+    A no that another policy would make none, or the other way about, is then no answer.
     """
 
     def judge(survey: Survey) -> Found:
@@ -37,8 +37,9 @@ def _under_policy(look: Callable[[Survey, Policy], Found]) -> Callable[[Survey],
         except (FormatError, UsageError):
             why = Unasked("the webhook's policy file is ill-formed")
         found = look(survey, DEFAULT)
+        is_no = found.verdict is Verdict.FAIL
         others = (look(survey, policy).verdict for policy in _POLICIES)
-        if found.verdict is Verdict.FAIL and any(one is not Verdict.FAIL for one in others):
+        if any((one is Verdict.FAIL) != is_no for one in others):
             raise NotAskedError(why)
         return found
 

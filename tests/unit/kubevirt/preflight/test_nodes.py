@@ -124,3 +124,18 @@ def test_a_no_that_another_policy_would_make_a_yes_is_not_known(cluster: Cluster
     assert cluster.result("nodes.any").verdict == "fail"
     cluster.change(nodes=(simulated,), choices=choices("noNode: [\n"))
     assert cluster.result("nodes.any").detail == "the webhook's policy file is ill-formed"
+
+
+def test_a_yes_that_another_policy_would_make_a_no_is_not_known(cluster: Cluster) -> None:
+    real = claims("a", **UNSEEN)
+    pretended = offering(claims("b", **SIMULATED), sev=410, snp=0)
+    cluster.change(nodes=(real, pretended), choices=choices())
+    assert cluster.result("nodes.capacity").verdict == "pass"
+    cluster.change(choices=choices("simulatedNodes: true\n"))
+    assert cluster.result("nodes.capacity").verdict == "fail"
+    cluster.change(choices=Unasked("forbidden", "get configmaps"))
+    result = cluster.result("nodes.capacity")
+    assert (result.verdict, result.right) == ("skip", "get configmaps")
+    assert cluster.code == 4
+    cluster.change(nodes=(claims("a"),))
+    assert cluster.result("nodes.capacity").verdict == "pass"
