@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from sevkit.cluster.fleet_nodes import parse_fleet_node
 from sevkit.cluster.nodes import NODES
@@ -57,9 +57,9 @@ def take_survey(
     Raises ``ClusterError`` where it cannot be reached, or does not know us.
     """
     found: dict[str, object] = {"version": _answer(get_version(server))}
-    for group, ask in _QUESTIONS.items():
-        if group in groups:
-            found |= ask(server, names)
+    for question in _QUESTIONS:
+        if question.groups & set(groups):
+            found |= question.ask(server, names)
     return Survey(now, required, names, **found)  # type: ignore[arg-type]  # each as its field has it
 
 
@@ -79,7 +79,6 @@ def _webhook(server: ApiServer, names: Names) -> dict[str, object]:
         "validating": _answer(get_object(server, VALIDATING, names.webhook)),
         "service": _answer(get_object(server, SERVICES, names.webhook, namespace=names.namespace)),
         "slices": _answer(slices),
-        **_choices(server, names),
     }
 
 
@@ -95,20 +94,19 @@ def _net(server: ApiServer, _: Names) -> dict[str, object]:
     }
 
 
-def _nodes(server: ApiServer, names: Names) -> dict[str, object]:
+def _nodes(server: ApiServer, _: Names) -> dict[str, object]:
     def claims(document: Document) -> NodeClaims:
         node = parse_fleet_node(document)
         return read_claims(node.view.name, node.view.labels, node.count)
 
-    nodes = _answer(fold_objects(server, NODES, claims))
-    return {"nodes": nodes, **_choices(server, names)}
+    return {"nodes": _answer(fold_objects(server, NODES, claims))}
 
 
-def _tenants(server: ApiServer, names: Names) -> dict[str, object]:
+def _tenants(server: ApiServer, _: Names) -> dict[str, object]:
     labelled = _answer(fold_objects(server, NAMESPACES, _label, selector=LABEL))
     namespaces = labelled if isinstance(labelled, Unasked) else dict(labelled)
     guests = namespaces if isinstance(namespaces, Unasked) else _guests(server, namespaces)
-    return {"namespaces": namespaces, "guests": guests, **_nodes(server, names)}
+    return {"namespaces": namespaces, "guests": guests}
 
 
 def _guests(server: ApiServer, namespaces: Mapping[str, str]) -> Guests | Unasked:
@@ -137,10 +135,18 @@ def _answer(answer: _T | Refusal) -> _T | Unasked:
     return Unasked(answer.reason, answer.right) if isinstance(answer, Refusal) else answer
 
 
-_QUESTIONS: Final[Mapping[str, Callable[[ApiServer, Names], dict[str, object]]]] = {
-    "kubevirt": _kubevirt,
-    "webhook": _webhook,
-    "policy": _net,
-    "nodes": _nodes,
-    "tenants": _tenants,
-}
+class _Question(NamedTuple):
+    """What is asked once if checks of any of ``groups`` are made."""
+
+    groups: frozenset[str]
+    ask: Callable[[ApiServer, Names], dict[str, object]]
+
+
+_QUESTIONS: Final = (
+    _Question(frozenset({"kubevirt"}), _kubevirt),
+    _Question(frozenset({"webhook"}), _webhook),
+    _Question(frozenset({"webhook", "nodes", "tenants"}), _choices),
+    _Question(frozenset({"policy"}), _net),
+    _Question(frozenset({"nodes", "tenants"}), _nodes),
+    _Question(frozenset({"tenants"}), _tenants),
+)

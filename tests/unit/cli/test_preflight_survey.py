@@ -60,32 +60,50 @@ def survey(server: Server, *groups: str, names: Names | None = None) -> Survey:
     return take_survey(server, groups or GROUPS, names or Names(), frozenset(), NOW)
 
 
+KUBEVIRT: Final = ["customresourcedefinitions", "kubevirts"]
+WEBHOOK: Final = [
+    "configmaps",
+    "endpointslices",
+    "mutatingwebhookconfigurations",
+    "mutatingwebhookconfigurations",
+    "services",
+    "validatingwebhookconfigurations",
+]
+POLICY: Final = [
+    "validatingadmissionpolicies",
+    "validatingadmissionpolicies",
+    "validatingadmissionpolicies",
+    "validatingadmissionpolicybindings",
+]
+TENANTS: Final = ["configmaps", "namespaces", "nodes", "virtualmachineinstances"]
+
+
 @pytest.mark.parametrize(
-    ("group", "words"),
+    ("groups", "asked"),
     [
-        ("kubernetes", set()),
-        ("kubevirt", {"kubevirts", "customresourcedefinitions"}),
-        (
-            "webhook",
-            {
-                *("mutatingwebhookconfigurations", "validatingwebhookconfigurations"),
-                *("services", "endpointslices", "configmaps"),
-            },
-        ),
-        ("policy", {"validatingadmissionpolicies", "validatingadmissionpolicybindings"}),
-        ("nodes", {"nodes", "configmaps"}),
-        ("tenants", {"namespaces", "virtualmachineinstances", "nodes", "configmaps"}),
+        (["kubernetes"], []),
+        (["kubevirt"], KUBEVIRT),
+        (["webhook"], WEBHOOK),
+        (["policy"], POLICY),
+        (["nodes"], ["configmaps", "nodes"]),
+        (["tenants"], TENANTS),
+        (["nodes", "tenants"], TENANTS),
+        (["webhook", "nodes"], sorted([*WEBHOOK, "nodes"])),
+        ([], sorted(KUBEVIRT + WEBHOOK + POLICY + TENANTS[1:])),
     ],
 )
-def test_only_what_a_group_needs_is_asked(group: str, words: set[str]) -> None:
+def test_what_the_groups_need_is_asked_once_and_nothing_else(
+    groups: list[str], asked: list[str]
+) -> None:
     server = Server()
     server.answers[NAMESPACES] = items()
-    survey(server, group)
-    asked = {path for path in server.paths if path != "/version"}
-    plurals = {
-        next(part for part in reversed(path.split("/")) if part in ALL_PLURALS) for path in asked
-    }
-    assert plurals == words
+    survey(server, *groups)
+    assert server.calls[0].path == "/version"
+    plurals = sorted(
+        next(part for part in reversed(call.path.split("/")) if part in ALL_PLURALS)
+        for call in server.calls[1:]
+    )
+    assert plurals == asked
     assert all(call.method == "GET" for call in server.calls)
 
 
