@@ -73,8 +73,10 @@ def parse_requests(
     spec, status = pod.get("spec"), pod.get("status", {})
     if not isinstance(spec, dict) or not isinstance(status, dict):
         raise BadAnswer("API server answered with something else than a pod")
-    node = spec.get("nodeName", "")
-    if not isinstance(node, str) or not node or status.get("phase") in _ENDED:
+    node, phase = spec.get("nodeName", ""), status.get("phase")
+    if not isinstance(phase, str | None):
+        raise BadAnswer("API server answered with a pod whose phase is no text")
+    if not isinstance(node, str) or not node or phase in _ENDED:
         return "", {}
     counts = ((resource, _count(spec, resource)) for resource in resources)
     return node, {resource: count for resource, count in counts if count}

@@ -64,6 +64,8 @@ LONGEST_PAUSE: Final = 60.0
 #: The longest that a busy API server is left alone.
 LONGEST_ASKED: Final = 120.0
 _DOUBLINGS: Final = 16
+#: A tuple, because a type that is no text may not be hashable.
+_EVENTS: Final = ("ADDED", "MODIFIED", "DELETED", "BOOKMARK")
 
 _Made = TypeVar("_Made")
 
@@ -240,7 +242,7 @@ class _Attempts(Generic[_Made]):
         kind, document = event.get("type"), mapping(event.get("object"))
         if kind == "ERROR":
             raise _refusal(document)
-        if kind not in {"ADDED", "MODIFIED", "DELETED", "BOOKMARK"}:
+        if kind not in _EVENTS:
             raise BadAnswer("API server sends an event of no kind that is known")
         news: News[_Made] = Heard()
         if kind != "BOOKMARK":

@@ -150,8 +150,9 @@ def rule_covers(rule: Json, words: Mapping[str, str]) -> bool:
         values = rule.get(key)
         if not isinstance(values, list) or not {word, "*", "*/*"} & {str(one) for one in values}:
             return False
-    scopes = {None, "*", "Cluster" if words["resources"] == _UNSCOPED else "Namespaced"}
-    return rule.get("scope") in scopes
+    scope = "Cluster" if words["resources"] == _UNSCOPED else "Namespaced"
+    # A tuple compares, a set would hash what may be a list.
+    return rule.get("scope") in (None, "*", scope)
 
 
 def _text(document: Document, *parts: str) -> str:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from sevkit.documents import Json
 
-_ENDED: Final = frozenset({"Succeeded", "Failed"})
+#: A tuple, because a phase that is no text may not be hashable.
+_ENDED: Final = ("Succeeded", "Failed")
 _NOTHING: Final = "nothing"
 
 

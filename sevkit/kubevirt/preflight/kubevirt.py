@@ -101,7 +101,11 @@ def _version(survey: Survey) -> Found:
 
 def _managed_by_hco(document: Document) -> bool:
     owners = member(document, "metadata", "ownerReferences")
-    kinds = [one.get("kind") for one in owners or () if isinstance(one, dict)]  # type: ignore[union-attr]  # JSON
+    kinds = [
+        one.get("kind")
+        for one in (owners if isinstance(owners, list) else [])
+        if isinstance(one, dict)
+    ]
     label = member(document, "metadata", "labels", "app.kubernetes.io/managed-by")
     return label == _HCO or _HCO_KIND in kinds
 

@@ -71,6 +71,8 @@ def test_a_pod_that_is_pending_or_being_deleted_holds_what_it_asked_for() -> Non
         {},
         {"spec": []},
         {"spec": {}, "status": 1},
+        pod(containers=[]) | {"status": {"phase": ["Failed"]}},
+        pod(containers=[]) | {"status": {"phase": {}}},
         pod(containers="x"),
         pod(containers=[1]),
         pod(containers=[asking("half")]),

@@ -392,6 +392,7 @@ def test_a_list_that_goes_in_circles_ends(server: Scripted) -> None:
         {"type": "ADDED", "object": {"value": "x", "metadata": {"resourceVersion": "3"}}},
         {"type": "BOOKMARK", "object": {"metadata": {}}},
         {"type": "added", "object": {"value": "x", "metadata": {"name": "a"}}},
+        {"type": ["ADDED"], "object": {"metadata": {"name": "a", "resourceVersion": "3"}}},
         {"type": "RENAMED", "object": {"metadata": {"name": "a", "resourceVersion": "3"}}},
     ],
     ids=str,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from hack.preflight_documents import GATE
 from sevkit.host.doctor.check import Verdict
 from sevkit.kubevirt.preflight.catalogue import CATALOGUE, GROUPS
 from sevkit.kubevirt.preflight.check import Check, Found, Result, examine, exit_code
@@ -13,6 +14,8 @@ from sevkit.kubevirt.preflight.net import POLICIES
 from sevkit.kubevirt.preflight.survey import Survey, Unasked
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sevkit.documents import Json
     from tests.unit.kubevirt.preflight.conftest import Cluster
 
@@ -96,3 +99,59 @@ def test_an_ill_formed_answer_never_makes_a_cluster_ready(
         document = (document,)
     cluster.change(**{name: document})
     assert cluster.code in ({3, 4} if name in JUDGED else {0, 3, 4})
+
+
+#: What may stand in the place of anything.
+ODD: Final[tuple[Json, ...]] = (7, None, [[7]], {"a": [{}]})
+
+
+def places(value: Json, *before: str | int) -> Iterator[tuple[str | int, ...]]:
+    """Yield the way to everything that a document holds."""
+    if before:
+        yield before
+    inner = value.items() if isinstance(value, dict) else []
+    for key, one in enumerate(value) if isinstance(value, list) else inner:
+        yield from places(one, *before, key)
+
+
+def put(value: Any, way: tuple[str | int, ...], odd: Json) -> Json:  # noqa: ANN401  # JSON
+    """Return a document with something odd in one place."""
+    if not way:
+        return odd
+    copied = value.copy()
+    copied[way[0]] = put(value[way[0]], way[1:], odd)
+    whole: Json = copied
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        ("version", ["kubernetes"]),
+        *((name, ["kubevirt"]) for name in ("kubevirts", "definition")),
+        *((name, ["webhook"]) for name in ("mutating", "validating", "service", "slices")),
+        *((name, ["policy"]) for name in ("policies", "bindings")),
+        ("choices", ["webhook", "nodes"]),
+    ],
+)
+def test_something_odd_anywhere_in_an_answer_is_judged_and_never_a_crash(
+    cluster: Cluster, name: str, groups: list[str]
+) -> None:
+    answer = getattr(cluster.survey, name)
+    if name == "kubevirts":
+        answer[0]["metadata"]["ownerReferences"] = [{"kind": "HyperConverged"}]
+        answer[0]["spec"]["configuration"]["developerConfiguration"] = {
+            "disabledFeatureGates": [GATE],
+            "memoryOvercommit": 100,
+        }
+    plain: Any = list(answer) if isinstance(answer, tuple) else answer
+    ways = tuple(places(plain))
+    assert ways
+    for way in ways:
+        for odd in ODD:
+            changed: Any = put(plain, way, odd)
+            # The list itself is made by the reader of pages, of objects only.
+            whole = tuple(one for one in changed if isinstance(one, dict))
+            cluster.change(**{name: whole if isinstance(answer, tuple) else changed})
+            results = examine(cluster.survey, CATALOGUE, groups)
+            assert exit_code(results) in {0, 3, 4}, (way, odd)

@@ -67,3 +67,16 @@ def test_of_whom_nothing_is_asked_and_who_has_ended_nothing_is_required() -> Non
         assert judge_guest(vmi(None, phase=phase), {"team": "snp"}) is False
     for phase in ("", "Pending", "Scheduled"):
         assert judge_guest(vmi(None, phase=phase), {"team": "snp"})
+
+
+@pytest.mark.parametrize("odd", [7, [], {}, ["Failed"], {"sev": []}, [{}]])
+def test_what_is_ill_formed_inside_is_never_taken_for_enough(odd: Json) -> None:
+    for way in (("status", "phase"), ("metadata", "labels", LABEL), ("metadata", "name")):
+        document = vmi(SEV)
+        inner = document
+        for part in way[:-1]:
+            inner = inner[part]
+        inner[way[-1]] = odd
+        assert judge_guest(document, {"team": "snp"})
+        assert judge_guest(document, {"team": "sev"}) is True
+    assert judge_guest(vmi(odd), {"team": "sev"}) == WeakGuest("team", "v", "sev", "nothing")
