@@ -24,7 +24,6 @@ from sevkit.cluster.preflight_source import (
     get_object,
     get_version,
 )
-from sevkit.errors import FormatError
 from sevkit.kubevirt.json_patch import member
 from sevkit.kubevirt.preflight.claims import NodeClaims, read_claims
 from sevkit.kubevirt.preflight.guests import Guests, WeakGuest, judge_guest
@@ -113,10 +112,7 @@ def _guests(server: ApiServer, namespaces: Mapping[str, str]) -> Guests | Unaske
     def judge(document: Document) -> WeakGuest | bool | None:
         return judge_guest(document, namespaces) or None
 
-    try:
-        found = fold_objects(server, INSTANCES, judge)
-    except FormatError as error:
-        return Unasked(f"API server's answer: {error.message}")
+    found = fold_objects(server, INSTANCES, judge)
     if isinstance(found, Refusal):
         return Unasked(found.reason, found.right)
     return Guests(len(found), tuple(one for one in found if isinstance(one, WeakGuest)))

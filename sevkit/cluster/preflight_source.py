@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, final
 from sevkit.cluster.api import Call, Kind, mapping
 from sevkit.cluster.errors import BadAnswer, Forbidden, NotFound, Unauthorized, Unreachable
 from sevkit.cluster.pages import fold_list
-from sevkit.errors import ClusterError
+from sevkit.errors import ClusterError, FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -83,7 +83,8 @@ def fold_objects(
 ) -> tuple[_Made, ...] | Refusal:
     """Return what ``reduce`` makes of every object, asked for in pages; () if none is served.
 
-    ``selector`` is a label selector. Where ``reduce`` returns None, the object is left out.
+    ``selector`` is a label selector. Where ``reduce`` returns None, the object is left out; where
+    it raises ``FormatError``, there is no answer.
     """
     query = (("labelSelector", selector),) if selector else ()
 
@@ -123,3 +124,5 @@ def _asked(right: str, ask: Callable[[], _T]) -> _T | Refusal | None:
         return Refusal("forbidden", right)
     except ClusterError as error:
         return Refusal(error.message)
+    except FormatError as error:
+        return Refusal(f"API server's answer: {error.message}")

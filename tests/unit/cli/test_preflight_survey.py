@@ -170,6 +170,16 @@ def test_guests_cannot_be_judged_without_namespaces_or_from_what_is_none() -> No
     assert isinstance(survey(server, "tenants").guests, Unasked)
 
 
+@pytest.mark.parametrize("metadata", [7, {"name": "a", "labels": "t"}, {"labels": [LABEL]}])
+def test_a_namespace_that_is_none_is_no_answer(metadata: Json) -> None:
+    server = Server()
+    server.answers[NAMESPACES] = items(namespace("b", "snp"), {"metadata": metadata})
+    found = survey(server, "tenants")
+    assert isinstance(found.namespaces, Unasked)
+    assert found.namespaces.reason.startswith("API server's answer: ")
+    assert found.guests == found.namespaces
+
+
 def test_a_node_that_is_none_is_no_answer() -> None:
     server = Server()
     server.answers[NODES] = items({"metadata": {}})

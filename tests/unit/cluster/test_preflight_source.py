@@ -25,6 +25,7 @@ from sevkit.cluster.preflight_source import (
     get_object,
     get_version,
 )
+from sevkit.errors import FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,6 +99,17 @@ def test_what_has_no_version_is_no_api_server(server: Recorded) -> None:
     with pytest.raises(BadAnswer) as caught:
         get_version(server)
     assert caught.value.hint == "is this the API server's address?"
+
+
+def test_what_cannot_be_reduced_is_no_answer(server: Recorded) -> None:
+    def refuse(_: Mapping[str, Json]) -> str | None:
+        raise FormatError("object", "is ill-formed")
+
+    server.answers = [listed("a"), listed()]
+    found = fold_objects(server, NAMESPACES, refuse)
+    assert isinstance(found, Refusal)
+    assert "is ill-formed" in found.reason
+    assert fold_objects(server, NAMESPACES, refuse) == ()
 
 
 @pytest.mark.parametrize("error", [Unreachable("gone"), Unauthorized(401)])
