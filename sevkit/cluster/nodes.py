@@ -20,7 +20,7 @@ from sevkit.cluster.errors import BadAnswer
 from sevkit.cluster.quantity import same_quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from sevkit.cluster.api import ApiServer
     from sevkit.cluster.errors import Conflict, Contested
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 AGENT_MANAGER: Final = "sevkit-node-agent"
 NODES: Final = Kind("", "v1", "nodes", namespaced=False)
-#: Nodes of one page, and the largest page: a node has 10 to 30 KiB, mostly names of images.
-PAGE: Final = 250
-PAGE_LIMIT: Final = 64 << 20
 #: Where each kind of key stands in a node, as managed fields and conflicts spell it.
 _PLACES: Final = {
     "labels": ("metadata", "labels"),
@@ -196,30 +193,6 @@ class NodeClient:
         }
         path = NODES.path(self._name, subresource="status")
         return parse_node(self._server.call(apply(path, body, manager=manager, force=force)))
-
-
-def list_nodes(server: ApiServer, *, selector: str = "", page: int = PAGE) -> Iterator[NodeView]:
-    """Yield every node, asked for in pages. ``selector`` is a label selector.
-
-    Raises ``ClusterError``; ``Gone`` where the API server has forgotten where the list began.
-    """
-    after = ""
-    while True:
-        query = [("limit", str(page))]
-        query += [("labelSelector", selector)] if selector else []
-        query += [("continue", after)] if after else []
-        call = Call("GET", NODES.path(), tuple(query), limit=PAGE_LIMIT)
-        answer = mapping(server.call(call))
-        items, metadata = answer.get("items"), answer.get("metadata")
-        if not isinstance(items, list) or not isinstance(metadata, dict):
-            raise BadAnswer("API server answered with something else than a list")
-        yield from map(parse_node, items)
-        token = metadata.get("continue", "")
-        if not isinstance(token, str) or (token and token == after):
-            raise BadAnswer("API server's list has no end")
-        if not token:
-            return
-        after = token
 
 
 def _manager(entry: Mapping[str, Json]) -> Manager:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from sevkit.cluster.api import ApiServer
     from sevkit.documents import Json
 
-#: Objects of one page, and the largest page in bytes.
+#: Objects of one page, and the largest page in bytes: a node has 10 to 30 KiB, mostly names of
+#: images.
 PAGE: Final = 250
 PAGE_LIMIT: Final = 64 << 20
 #: How often a list is begun, and one page is asked for.

@@ -22,7 +22,8 @@ from node_agent.kubernetes_sink import KubernetesSink
 from sevkit.cluster.access import Access, FixedToken
 from sevkit.cluster.api import Call
 from sevkit.cluster.connection import Connection
-from sevkit.cluster.nodes import NODES, list_nodes
+from sevkit.cluster.fleet_nodes import fold_nodes
+from sevkit.cluster.nodes import NODES
 from sevkit.host.capabilities import decide
 from sevkit.host.probe import probe_host
 from sevkit.host.sources import open_host
@@ -175,7 +176,7 @@ def test_a_day_of_a_fleet_costs_a_third_of_a_request_a_second_and_never_a_list(
             "shares of a day", SHARES, lambda one: one.live(SETTLED + DAY), shares, limit=LIMIT
         )
         steps = sum(lived)
-        nodes = {view.name: view for view in list_nodes(connection)}
+        nodes = dict(fold_nodes(connection, lambda node: (node.view.name, node.view)))
     asked = [one for share in shares for one in share.server.asked]
 
     def between(start: float, end: float) -> Counter[str]:

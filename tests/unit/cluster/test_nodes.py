@@ -8,11 +8,9 @@ from sevkit.cluster.api import APPLY, Call
 from sevkit.cluster.errors import BadAnswer, Conflict, Contested, NotFound
 from sevkit.cluster.nodes import (
     AGENT_MANAGER,
-    PAGE_LIMIT,
     NodeClient,
     NodeKeys,
     contested_keys,
-    list_nodes,
     parse_node,
 )
 
@@ -216,43 +214,3 @@ def test_a_conflict_may_name_many() -> None:
     assert contested_keys(conflict) == NodeKeys(
         labels=frozenset({"a", "b"}), capacity=frozenset({"a"})
     )
-
-
-def page(*names: str, after: str = "") -> Json:
-    items: list[Json] = [
-        {"metadata": {"name": name, "uid": name, "resourceVersion": "1"}} for name in names
-    ]
-    return {"kind": "NodeList", "metadata": {"continue": after}, "items": items}
-
-
-def test_a_fleet_comes_in_pages(server: Recorded) -> None:
-    server.answers = [page("a", "b", after="x"), page("c", after="y"), page("d")]
-    found = [view.name for view in list_nodes(server, selector="sevkit.io/sev", page=2)]
-    assert found == ["a", "b", "c", "d"]
-    label = (("limit", "2"), ("labelSelector", "sevkit.io/sev"))
-    assert server.calls == [
-        Call("GET", "/api/v1/nodes", query, limit=PAGE_LIMIT)
-        for query in (label, (*label, ("continue", "x")), (*label, ("continue", "y")))
-    ]
-
-
-def test_an_empty_fleet_is_one_page(server: Recorded) -> None:
-    server.answers = [page()]
-    assert list(list_nodes(server)) == []
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [None, {}, {"items": []}, {"items": None, "metadata": {}}, {"metadata": {}, "items": [7]}],
-    ids=str,
-)
-def test_what_is_no_list_is_refused(server: Recorded, answer: Json) -> None:
-    server.answers = [answer]
-    with pytest.raises(BadAnswer):
-        list(list_nodes(server))
-
-
-def test_a_list_that_goes_in_circles_ends(server: Recorded) -> None:
-    server.answers = [page("a", after="x"), page("a", after="x")]
-    with pytest.raises(BadAnswer, match="no end"):
-        list(list_nodes(server))
