@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from sevkit.cluster.api import Call, mapping
 from sevkit.cluster.errors import BadAnswer, Gone, TooMany
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from sevkit.cluster.api import ApiServer
     from sevkit.documents import Json
@@ -57,20 +58,14 @@ def fold_list(
     """
 
     def once() -> _Made:
-        made, count, after = start(), 0, ""
-        while True:
-            asked = (("limit", str(page)), *query, *((("continue", after),) if after else ()))
-            call = Call("GET", path, asked, limit=PAGE_LIMIT)
-            items, following = _page(_patiently(server, call, pause))
-            if following and following == after:
-                raise BadAnswer("API server's list has no end")
-            for item in items:
+        made, count = start(), 0
+        call = Call("GET", path, (("limit", str(page)), *query), limit=PAGE_LIMIT)
+        for found in iter_pages(lambda one: _patiently(server, one, pause), call):
+            for item in found.items:
                 fold(made, mapping(item))
-            count += len(items)
+            count += len(found.items)
             told(count)
-            if not following:
-                return made
-            after = following
+        return made
 
     for _ in range(BEGINNINGS - 1):
         with contextlib.suppress(Gone):
@@ -78,14 +73,43 @@ def fold_list(
     return once()
 
 
-def _page(answer: Json) -> tuple[list[Json], str]:
-    """Return a page's objects, and the token of the next page, empty for the last."""
+class Page(NamedTuple):
+    """Objects, the list's metadata, and the token of the next page, "" for the last."""
+
+    items: list[Json]
+    metadata: Mapping[str, Json]
+    following: str
+
+
+def iter_pages(ask: Callable[[Call], Json], first: Call) -> Iterator[Page]:
+    """Yield the pages of a collection, at least one; ``first`` asks for the first.
+
+    Raises ``BadAnswer``, also for tokens that come again: such a list has no end.
+    """
+    call, tokens = first, set[str]()
+    while True:
+        page = _parse_page(ask(call))
+        if page.following in tokens:
+            raise BadAnswer("API server's list has no end")
+        yield page
+        if not page.following:
+            return
+        tokens.add(page.following)
+        call = replace(first, query=(*first.query, ("continue", page.following)))
+
+
+def _parse_page(answer: Json) -> Page:
     document = mapping(answer)
-    items, metadata = document.get("items"), document.get("metadata")
+    items, metadata = document.get("items", ""), document.get("metadata")
     following = metadata.get("continue", "") if isinstance(metadata, dict) else None
-    if not isinstance(items, list) or not isinstance(following, str):
+    # An empty list may be null, as Go writes a slice that was never made; it is never left out.
+    if (
+        not isinstance(items, list | None)
+        or not isinstance(metadata, dict)
+        or not isinstance(following, str)
+    ):
         raise BadAnswer("API server answered with something else than a list")
-    return items, following
+    return Page(items or [], metadata, following)
 
 
 def _patiently(server: ApiServer, call: Call, pause: Callable[[float], None]) -> Json:

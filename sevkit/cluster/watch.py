@@ -39,7 +39,7 @@ from sevkit.cluster.errors import (
     Unreachable,
     parse_status,
 )
-from sevkit.cluster.pages import PAGE, PAGE_LIMIT
+from sevkit.cluster.pages import PAGE, PAGE_LIMIT, iter_pages
 from sevkit.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -196,23 +196,18 @@ class _Attempts(Generic[_Made]):
     def _list(self) -> tuple[str, dict[Key, _Made]]:
         """Return the version of the whole list, and what was made of its objects."""
         objects: dict[Key, _Made] = {}
-        path, after = self.collection.kind.path(), ""
+        metadata: Mapping[str, Json] = {}
         accept: Accept = METADATA_LIST if self.collection.metadata_only else JSON
-        while True:
-            more = (("continue", after),) if after else ()
-            query = (("limit", str(self.collection.page)), *more)
-            call = Call("GET", path, query, limit=PAGE_LIMIT, accept=accept)
-            answer = mapping(self.server.call(call))
-            following = _metadata(answer).get("continue", "")
-            for document in map(mapping, _items(answer)):
+        query = (("limit", str(self.collection.page)),)
+        path = self.collection.kind.path()
+        first = Call("GET", path, query, limit=PAGE_LIMIT, accept=accept)
+        for page in iter_pages(self.server.call, first):
+            for document in map(mapping, page.items):
                 made = self.reduce(document)
                 if made is not None:
                     objects[_key(document)] = made
-            if not isinstance(following, str) or (following and following == after):
-                raise BadAnswer("API server's list has no end")
-            if not following:
-                return _version(answer), objects
-            after = following
+            metadata = page.metadata
+        return _version(metadata), objects
 
     def _follow(self) -> Iterator[News[_Made]]:
         """Yield the events of one watch, and keep the version that each leads to."""
@@ -248,7 +243,7 @@ class _Attempts(Generic[_Made]):
         if kind != "BOOKMARK":
             made = None if kind == "DELETED" else self.reduce(document)
             news = Change(_key(document), made)
-        self.version = _version(document)
+        self.version = _version(_metadata(document))
         return news
 
 
@@ -263,14 +258,6 @@ def _refusal(status: Mapping[str, Json]) -> ClusterError:
     )
 
 
-def _items(answer: Mapping[str, Json]) -> list[Json]:
-    items = answer.get("items", "")
-    # An empty list of metadata is null, as Go writes a slice that was never made.
-    if not isinstance(items, list | None):
-        raise BadAnswer("API server answered with something else than a list")
-    return items or []
-
-
 def _metadata(document: Mapping[str, Json]) -> Mapping[str, Json]:
     found = document.get("metadata")
     if not isinstance(found, dict):
@@ -278,8 +265,8 @@ def _metadata(document: Mapping[str, Json]) -> Mapping[str, Json]:
     return found
 
 
-def _version(document: Mapping[str, Json]) -> str:
-    found = _metadata(document).get("resourceVersion")
+def _version(metadata: Mapping[str, Json]) -> str:
+    found = metadata.get("resourceVersion")
     if not isinstance(found, str) or not found:
         raise BadAnswer("API server sends an object without its version")
     return found

@@ -86,6 +86,7 @@ def test_any_other_error_goes_through(server: Recorded) -> None:
         [],
         {},
         {"items": []},
+        {"metadata": {}},
         {"items": {}, "metadata": {}},
         {"items": [], "metadata": []},
         {"items": [], "metadata": {"continue": 7}},
@@ -99,7 +100,19 @@ def test_what_is_no_list_is_refused(server: Recorded, answer: Json) -> None:
         names(server)
 
 
-def test_a_list_that_goes_in_circles_ends(server: Recorded) -> None:
-    server.answers = [page("a", after="x"), page("a", after="x")]
+@pytest.mark.parametrize("tokens", ["xx", "xyx", "xyzy", "xyzx"])
+def test_a_list_that_goes_in_circles_ends(server: Recorded, tokens: str) -> None:
+    server.answers = [page("a", after=token) for token in tokens * 2]
     with pytest.raises(BadAnswer, match="no end"):
         names(server)
+    assert len(server.calls) == len(tokens)
+
+
+def test_a_list_that_was_forgotten_may_go_the_same_way_again(server: Recorded) -> None:
+    server.answers = [page("a", after="x"), Gone(410), page("a", after="x"), page("b")]
+    assert names(server) == ["a", "b"]
+
+
+def test_a_list_that_is_null_is_empty(server: Recorded) -> None:
+    server.answers = [page("a", after="x"), {"metadata": {}, "items": None}]
+    assert names(server) == ["a"]

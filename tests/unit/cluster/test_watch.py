@@ -374,8 +374,9 @@ def test_what_is_no_list_is_told_and_begun_anew(server: Scripted, answer: Json) 
     assert until_pause(news)[0] == [named(), Opened()]
 
 
-def test_a_list_that_goes_in_circles_ends(server: Scripted) -> None:
-    server.answers = [page(thing("a"), after="t"), page(thing("a"), after="t")]
+@pytest.mark.parametrize("tokens", ["tt", "tut", "tuvu"])
+def test_a_list_that_goes_in_circles_ends(server: Scripted, tokens: str) -> None:
+    server.answers = [page(thing("a"), after=token) for token in tokens]
     assert "no end" in until_pause(watched(server))[1].error.message
 
 
