@@ -92,9 +92,12 @@ def _version(survey: Survey) -> Found:
     if release is None:
         raise NotAskedError(Unasked("its status has no version number"))
     words = ".".join(map(str, release.version)) + (" (before its release)" if release.early else "")
-    if release.version < _SEV_SINCE:
+    has_sev, has_snp = release.since(_SEV_SINCE), release.since(_SNP_SINCE)
+    if has_sev is None or has_snp is None:
+        raise NotAskedError(Unasked(f"whether {words} has what its release has is not known"))
+    if not has_sev:
         return Found(Verdict.FAIL, words, "no launch security")
-    has = frozenset(Tier) if release.since(_SNP_SINCE) else frozenset({Tier.SEV, Tier.SEV_ES})
+    has = frozenset(Tier) if has_snp else frozenset({Tier.SEV, Tier.SEV_ES})
     verdict, detail = _lacking(has, survey.required)
     return Found(verdict, words, detail)
 

@@ -70,6 +70,10 @@ def test_it_that_has_no_status_is_not_available_and_its_version_is_not_known(
         ("v1.6.3", {Tier.SEV_ES}, "warn"),
         ("v1.6.3", set(), "warn"),
         ("v0.48.1", set(), "fail"),
+        ("v1.7.0-rc.1", {Tier.SNP}, "skip"),
+        ("v1.7.0-rc.1", set(), "skip"),
+        ("v1.7.1-rc.1", {Tier.SNP}, "pass"),
+        ("v0.49.0-rc.0", set(), "skip"),
     ],
 )
 def test_its_version_has_the_tiers_that_are_required(
