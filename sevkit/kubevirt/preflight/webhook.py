@@ -16,6 +16,7 @@ from sevkit.kubevirt.preflight.authority import judge_authority
 from sevkit.kubevirt.preflight.check import Check, Found
 from sevkit.kubevirt.preflight.entries import Entry, misled, parse_entries
 from sevkit.kubevirt.preflight.survey import known
+from sevkit.kubevirt.webhook import WARN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,7 +142,12 @@ def _warnings(survey: Survey) -> Found:
     if document is None:
         detail = f"there is no ValidatingWebhookConfiguration {name}, so users are not told"
         return Found(Verdict.WARN, "no", detail)
-    strict = tuple(one.name for one in parse_entries(document) if one.failure != "Ignore")
+    entries = parse_entries(document)
+    if not any(one.path.startswith(WARN) for one in entries):
+        return Found(
+            Verdict.WARN, name, f"none of its entries comes to {WARN}, so users are not told"
+        )
+    strict = tuple(one.name for one in entries if one.failure != "Ignore")
     if strict:
         detail = "VMs cannot be changed when the webhook is down"
         return Found(Verdict.WARN, name, detail, strict, "set failurePolicy to Ignore there")

@@ -173,3 +173,16 @@ def test_without_warnings_or_with_strict_ones_that_is_told(cluster: Cluster) -> 
     cluster.change(validating=None)
     assert cluster.odd() == {"webhook.warnings": "warn"}
     assert cluster.code == 0
+
+
+@pytest.mark.parametrize("webhooks", [None, [], ["/mutate/best"], ["/warning", "/"]])
+def test_one_that_warns_of_nothing_is_told(cluster: Cluster, webhooks: list[str] | None) -> None:
+    document: Any = copy.deepcopy(cluster.survey.validating)
+    (entry,) = document["webhooks"]
+    document["webhooks"] = webhooks and []
+    for path in webhooks or []:
+        service = entry["clientConfig"]["service"] | {"path": path}
+        document["webhooks"].append(entry | {"clientConfig": {"service": service}})
+    cluster.change(validating=document)
+    assert cluster.odd() == {"webhook.warnings": "warn"}
+    assert "users are not told" in cluster.result("webhook.warnings").detail
