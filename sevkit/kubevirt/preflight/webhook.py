@@ -19,10 +19,10 @@ from sevkit.kubevirt.preflight.survey import known
 from sevkit.kubevirt.webhook import WARN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sevkit.kubevirt.policy import Policy
-    from sevkit.kubevirt.preflight.survey import Survey
+    from sevkit.kubevirt.preflight.survey import Document, Survey
 
 KUBEVIRT_MUTATOR: Final = "virt-api-mutator"
 CHOICES: Final = "sevkit-webhook-policy"
@@ -120,21 +120,33 @@ def _service(survey: Survey) -> Found:
 def _ready(survey: Survey) -> Found:
     if not _services(survey):
         return Found(Verdict.PASS, "by URL", "no Service is asked")
-    addresses = set()
-    for piece in known(survey.slices):
-        endpoints = piece.get("endpoints")
-        for one in endpoints if isinstance(endpoints, list) else []:
-            # Not said is ready: the API asks consumers to take it so.
-            if isinstance(one, dict) and member(one, "conditions", "ready") is not False:
-                listed = one.get("addresses")
-                addresses |= {str(each) for each in (listed if isinstance(listed, list) else [])}
-    if not addresses:
-        return Found(Verdict.FAIL, "none", "VMIs in labelled namespaces cannot start")
-    alone = len(addresses) == 1
-    detail = "with one alone, no VMI starts in labelled namespaces while it restarts"
-    return Found(
-        Verdict.WARN if alone else Verdict.PASS, str(len(addresses)), detail if alone else ""
+    pods = {pod for piece in known(survey.slices) for pod in _serving(piece)}
+    fix = (
+        f"kubectl --namespace {survey.names.namespace} get pods, their events and log, say why not"
     )
+    if not pods:
+        return Found(Verdict.FAIL, "none", "VMIs in labelled namespaces cannot start", (), fix)
+    if len(pods) == 1:
+        detail = "with one alone, no VMI starts in labelled namespaces while it restarts"
+        return Found(Verdict.WARN, "1", detail, (), fix)
+    return Found(Verdict.PASS, str(len(pods)))
+
+
+def _serving(piece: Document) -> Iterator[str]:
+    """Yield something of each pod in a slice that is ready, which tells it from other pods.
+
+    A pod with an IPv4 and an IPv6 address is in a slice of each, and is one all the same; all the
+    addresses of an endpoint are of one.
+    """
+    endpoints = piece.get("endpoints")
+    for one in endpoints if isinstance(endpoints, list) else []:
+        # Not said is ready: the API asks consumers to take it so.
+        if not isinstance(one, dict) or member(one, "conditions", "ready") is False:
+            continue
+        listed = one.get("addresses")
+        if isinstance(listed, list) and listed:
+            target = (member(one, "targetRef", key) for key in ("uid", "name"))
+            yield next((said for said in target if said and isinstance(said, str)), str(listed[0]))
 
 
 def _warnings(survey: Survey) -> Found:
@@ -263,7 +275,7 @@ WEBHOOK: Final[tuple[Check, ...]] = (
         "webhook.endpoints",
         "pods of it are ready",
         _ready,
-        "kubectl --namespace sevkit-system get pods, and their events and log, say why not",
+        "",
         "k8s.io/api/discovery/v1, EndpointConditions",
         "webhook.service",
     ),

@@ -125,6 +125,12 @@ def test_by_url_no_service_is_asked(cluster: Cluster) -> None:
     assert cluster.odd() == {}
 
 
+def of_pods(*addresses: str, uid: str = "a", name: str = "webhook-a") -> dict[str, Any]:
+    """Return a slice with an endpoint of one pod."""
+    target = {"kind": "Pod", "namespace": "sevkit-system", "name": name, "uid": uid}
+    return {"endpoints": [{"addresses": list(addresses), "targetRef": target}]}
+
+
 @pytest.mark.parametrize(
     ("slices", "verdict", "value"),
     [
@@ -133,8 +139,15 @@ def test_by_url_no_service_is_asked(cluster: Cluster) -> None:
         ((endpoints("10.0.0.1"),), "warn", "1"),
         ((endpoints("10.0.0.1"), endpoints("10.0.0.1")), "warn", "1"),
         ((endpoints("10.0.0.1"), endpoints("10.0.0.2")), "pass", "2"),
-        (({"endpoints": [{"addresses": ["a", "b"]}]},), "pass", "2"),
+        (({"endpoints": [{"addresses": ["a"]}, {"addresses": ["b"]}]},), "pass", "2"),
+        (({"endpoints": [{"addresses": ["a", "b"]}]},), "warn", "1"),
+        (({"endpoints": [{"addresses": []}, {"addresses": 7}, {}]},), "fail", "none"),
         (({"endpoints": None},), "fail", "none"),
+        ((of_pods("10.0.0.1", "fd00::1"),), "warn", "1"),
+        ((of_pods("10.0.0.1"), of_pods("fd00::1")), "warn", "1"),
+        ((of_pods("10.0.0.1", uid=""), of_pods("fd00::1", uid="")), "warn", "1"),
+        ((of_pods("10.0.0.1"), of_pods("fd00::1", uid="b")), "pass", "2"),
+        ((of_pods("10.0.0.1", uid="", name=""), of_pods("10.0.0.2")), "pass", "2"),
     ],
 )
 def test_endpoints_that_are_ready_are_counted(
@@ -143,6 +156,17 @@ def test_endpoints_that_are_ready_are_counted(
     cluster.change(slices=slices)
     result = cluster.result("webhook.endpoints")
     assert (result.verdict, result.value) == (verdict, value)
+
+
+def test_pods_are_looked_for_where_the_webhook_is(cluster: Cluster) -> None:
+    document: Any = copy.deepcopy(cluster.survey.mutating)
+    for entry in document["webhooks"]:
+        entry["clientConfig"]["service"]["namespace"] = "elsewhere"
+    names = Names("sevkit-webhook", "elsewhere")
+    cluster.change(mutating=document, names=names, slices=(of_pods("10.0.0.1"),))
+    assert "--namespace elsewhere get pods" in cluster.result("webhook.endpoints").fix
+    cluster.change(slices=())
+    assert "--namespace elsewhere get pods" in cluster.result("webhook.endpoints").fix
 
 
 @pytest.mark.parametrize(
