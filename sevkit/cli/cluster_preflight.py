@@ -12,10 +12,10 @@ from sevkit.cli.base import Command, settings
 from sevkit.cli.cluster_options import cluster_options, connect
 from sevkit.cli.fleet_words import ascii_only
 from sevkit.cli.preflight_survey import take_survey
+from sevkit.cli.readiness import MARKS, headline, is_ready
 from sevkit.cli.render import show_json
-from sevkit.errors import ExpectationError, UndecidedError, UsageError
+from sevkit.errors import UsageError
 from sevkit.host.capability import Technology
-from sevkit.host.doctor.check import Verdict
 from sevkit.kubevirt.preflight.catalogue import CATALOGUE, GROUPS
 from sevkit.kubevirt.preflight.check import examine, exit_code
 from sevkit.kubevirt.preflight.survey import Names
@@ -28,17 +28,6 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = "sevkit.io/cluster-preflight/v1"
 _TIERS: Final = dict(zip(Technology, Tier, strict=True))
-_MARKS: Final = {
-    Verdict.PASS: "pass",
-    Verdict.FAIL: "FAIL",
-    Verdict.WARN: "warn",
-    Verdict.SKIP: "skip",
-}
-_HEADLINES: Final = {
-    0: "ready",
-    ExpectationError.exit_code: "NOT READY",
-    UndecidedError.exit_code: "could not find out whether it is ready",
-}
 #: Names that are shown for a check, without --names.
 _SHOWN: Final = 5
 #: RFC 1123 subdomain, as the API server wants names.
@@ -121,7 +110,7 @@ def _document(
 ) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "ready": {0: True, UndecidedError.exit_code: None}.get(code, False),
+        "ready": is_ready(code),
         "exit_code": code,
         "required": [one.value for one in required],
         "groups": list(groups),
@@ -148,7 +137,7 @@ def _lines(results: tuple[Result, ...], code: int, *, all_names: bool) -> Iterat
     for one in results:
         right = f"needs the right to {one.right}" if one.right else ""
         words = "; ".join(word for word in (one.value, one.detail, right) if word)
-        yield f"{_MARKS[one.verdict]}  {one.check.name:<{width}}  {words}".rstrip()
+        yield f"{MARKS[one.verdict]}  {one.check.name:<{width}}  {words}".rstrip()
         shown = one.objects if all_names else one.objects[:_SHOWN]
         for name in shown:
             yield f"      {'':<{width}}    {name}"
@@ -157,4 +146,4 @@ def _lines(results: tuple[Result, ...], code: int, *, all_names: bool) -> Iterat
         if one.fix and not one.right:
             yield f"      {'':<{width}}  fix: {one.fix}"
     yield ""
-    yield f"{_HEADLINES[code]} (exit code {code})"
+    yield headline(code)

@@ -10,12 +10,13 @@ import click
 from sevkit.cli.base import Command, settings
 from sevkit.cli.messages import plain
 from sevkit.cli.node_options import host_options, probe
+from sevkit.cli.readiness import MARKS, headline, is_ready
 from sevkit.cli.render import show_json
 from sevkit.errors import ExpectationError, UndecidedError
 from sevkit.host.capabilities import decide
 from sevkit.host.capability import State, Technology
 from sevkit.host.doctor.catalogue import CATALOGUE
-from sevkit.host.doctor.check import Memlock, Result, Verdict, examine, readiness
+from sevkit.host.doctor.check import Memlock, Result, examine, readiness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,18 +24,6 @@ if TYPE_CHECKING:
     from sevkit.host.capability import Asids, Capabilities
 
 SCHEMA: Final = "sevkit.io/node-doctor/v1"
-_MARKS: Final = {
-    Verdict.PASS: "pass",
-    Verdict.FAIL: "FAIL",
-    Verdict.WARN: "warn",
-    Verdict.SKIP: "skip",
-}
-
-_HEADLINES: Final = {
-    0: "ready",
-    ExpectationError.exit_code: "NOT READY",
-    UndecidedError.exit_code: "could not find out whether it is ready",
-}
 
 
 @click.command(cls=Command, short_help="Judge whether a host can run confidential guests.")
@@ -88,7 +77,7 @@ def _document(
 ) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "ready": {0: True, UndecidedError.exit_code: None}.get(code, False),
+        "ready": is_ready(code),
         "exit_code": code,
         "required": [one.value for one in required],
         "simulated": found.simulated,
@@ -138,7 +127,7 @@ def _lines(found: Capabilities, results: tuple[Result, ...], code: int) -> Itera
     width = max(len(one.check.name) for one in results)
     for one in results:
         words = "; ".join(word for word in (one.value, one.detail) if word)
-        yield f"{_MARKS[one.verdict]}  {one.check.name:<{width}}  {words}".rstrip()
+        yield f"{MARKS[one.verdict]}  {one.check.name:<{width}}  {words}".rstrip()
         if one.fix:
             yield f"      {'':<{width}}  fix: {one.fix}"
     yield ""
@@ -151,4 +140,4 @@ def _lines(found: Capabilities, results: tuple[Result, ...], code: int) -> Itera
             if capability.hint:
                 yield f"  fix: {capability.hint}"
     yield ""
-    yield f"{_HEADLINES[code]} (exit code {code})"
+    yield headline(code)
