@@ -126,12 +126,7 @@ def summary(fleet: Fleet, groups: Sequence[FleetGroup]) -> str:
     """Return the whole fleet in one line: what ready nodes can run."""
     parts = []
     for technology in Technology:
-        able = [
-            group
-            for group in groups
-            if group.like.readiness is Readiness.READY
-            and group.like.tiers[technology].state is TierState.USABLE
-        ]
+        able = [group for group in groups if availability([group.like], technology)]
         count = sum(len(group.nodes) for group in able)
         parts.append(f"{technology.spelling} on {count}")
     words = "group" if len(groups) == 1 else "groups"

@@ -156,13 +156,16 @@ def _missing(
 def availability(nodes: Sequence[NodeSummary], technology: Technology) -> bool | None:
     """Return whether a node can run guests of ``technology``; None if that cannot be known.
 
-    A node that is not ready runs none. One that says nothing, or nothing to be believed, might.
+    A node that is not ready runs none, and neither does one where the scheduler has no guest to
+    place. One that says nothing, or nothing to be believed, might.
     """
     answers = {_runs(node, node.tiers[technology]) for node in nodes}
     return True if True in answers else None if None in answers else False
 
 
 def _runs(node: NodeSummary, tier: Tier) -> bool | None:
-    if node.readiness is Readiness.NOT_READY or tier.state.answer is False:
+    # What its label promises, a kubelet may have taken back: it zeroes resources when it begins.
+    answer = False if tier.state.answer and tier.total == 0 else tier.state.answer
+    if node.readiness is Readiness.NOT_READY or answer is False:
         return False
-    return None if node.readiness is Readiness.UNKNOWN else tier.state.answer
+    return None if node.readiness is Readiness.UNKNOWN else answer

@@ -45,7 +45,8 @@ def test_marks_say_what_else_matters() -> None:
 
 
 def test_the_whole_fleet_is_one_line_of_what_is_ready() -> None:
-    fleet = Fleet((summary("a", Kind()), summary("b", Kind(ready="Unknown"))))
+    kinds = (Kind(), Kind(ready="Unknown"), Kind(guests=(410, 0, 0)))
+    fleet = Fleet(tuple(summary(f"n{number}", kind) for number, kind in enumerate(kinds)))
     line = in_one_line(fleet, group_nodes(fleet.nodes))
-    assert line == "2 nodes in 2 groups; ready and usable: SEV on 1, SEV-ES on 0, SEV-SNP on 1"
+    assert line == "3 nodes in 3 groups; ready and usable: SEV on 2, SEV-ES on 0, SEV-SNP on 1"
     assert counted(1) == "1 node"

@@ -132,9 +132,16 @@ def test_a_hint_that_did_not_fit_is_sevkits_own() -> None:
         ((Kind(NOTHING, ready="Unknown"),), False),
         ((Kind(annotation="x", ready="False"),), False),
         ((Kind(cordoned=True),), True),
+        ((Kind(guests=(410, 0, 0)),), False),
+        ((Kind(guests=(410, 0, 0)), GENOA), True),
+        ((Kind(guests=(410, 0, 0)), None), None),
+        ((Kind(guests=(410, 0, 0), ready="Unknown"),), False),
+        ((Kind(("usable", "usable", "unknown:kvm-unread"), (0, 0, 0)),), None),
     ],
 )
-def test_not_known_is_not_no(kinds: tuple[Kind | None, ...], answer: bool | None) -> None:
+def test_not_known_is_not_no_and_no_guest_is(
+    kinds: tuple[Kind | None, ...], answer: bool | None
+) -> None:
     assert availability(fleet(*kinds), SNP) is answer
 
 
@@ -154,3 +161,12 @@ def test_five_thousand_nodes_are_grouped_in_well_under_a_second(
     assert [len(group.nodes) for group in groups] == [1000] * 5
     assert len(rows) == 6
     assert took < 1
+
+
+def test_how_many_are_placed_may_be_not_known_where_a_node_says_yes() -> None:
+    document = node("n", GENOA)
+    del document["status"]["capacity"]["sevkit.io/sev-snp"]
+    assert document["status"]["allocatable"] is document["status"]["capacity"]
+    silent = summarize(parse_fleet_node(document))
+    assert silent.tiers[SNP].total is None
+    assert availability([silent], SNP) is True
