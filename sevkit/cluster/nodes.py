@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from sevkit.cluster.errors import Conflict, Contested
     from sevkit.documents import Json
 
+#: The longest name of an object, RFC 1123; of it also numbers in names are of bounded length.
+_NAME_LIMIT: Final = 253
 AGENT_MANAGER: Final = "sevkit-node-agent"
 NODES: Final = Kind("", "v1", "nodes", namespaced=False)
 #: Where each kind of key stands in a node, as managed fields and conflicts spell it.
@@ -123,9 +125,12 @@ def parse_node(answer: Json) -> NodeView:
     metadata, status = document.get("metadata"), document.get("status", {})
     if not isinstance(metadata, dict) or not isinstance(status, dict):
         raise BadAnswer("API server answered with something else than a node")
+    name = _text(metadata, "name")
+    if len(name) > _NAME_LIMIT:
+        raise BadAnswer(f"API server answered with a node whose name has {len(name)} characters")
     entries = metadata.get("managedFields", [])
     return NodeView(
-        name=_text(metadata, "name"),
+        name=name,
         uid=_text(metadata, "uid"),
         resource_version=_text(metadata, "resourceVersion"),
         labels=_texts(metadata, "labels"),

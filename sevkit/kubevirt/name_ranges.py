@@ -1,7 +1,8 @@
 """Names of many nodes in few characters: ``worker-[0001-2400,2402]``. Pure.
 
 Names that differ in one number only are one item. A number that begins with zero keeps its width;
-any other has none, so that ``[8-11]`` is 8, 9, 10, 11 and ``[08-11]`` is 08, 09, 10, 11.
+any other has none, so that ``[8-11]`` is 8, 9, 10, 11 and ``[08-11]`` is 08, 09, 10, 11. Names are
+those of objects, with at most 253 characters, so that each number in one is soon read.
 """
 
 from __future__ import annotations

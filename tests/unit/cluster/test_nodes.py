@@ -13,6 +13,7 @@ from sevkit.cluster.nodes import (
     contested_keys,
     parse_node,
 )
+from sevkit.kubevirt.name_ranges import natural
 
 if TYPE_CHECKING:
     from sevkit.documents import Json
@@ -109,6 +110,11 @@ def test_a_bare_node_has_nothing() -> None:
     assert view.managers == ()
 
 
+def test_a_name_may_be_as_long_as_a_name_can_be() -> None:
+    metadata: Json = {"name": "9" * 253, "uid": "u", "resourceVersion": "1"}
+    assert natural(parse_node({"metadata": metadata}).name)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -120,6 +126,8 @@ def test_a_bare_node_has_nothing() -> None:
         {"metadata": {"uid": "u", "resourceVersion": "1"}},
         {"metadata": {"name": "n", "resourceVersion": "1"}},
         {"metadata": {"name": "n", "uid": 7, "resourceVersion": "1"}},
+        {"metadata": {"name": "9" * 254, "uid": "u", "resourceVersion": "1"}},
+        {"metadata": {"name": "9" * 5000, "uid": "u", "resourceVersion": "1"}},
         {"metadata": {"name": "n", "uid": "u", "resourceVersion": "1", "labels": [1]}},
         {"metadata": {"name": "n", "uid": "u", "resourceVersion": "1", "labels": {"a": 1}}},
         {"metadata": {"name": "n", "uid": "u", "resourceVersion": "1"}, "status": "x"},
