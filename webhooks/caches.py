@@ -18,9 +18,8 @@ from dataclasses import dataclass, replace
 from random import SystemRandom
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, Self, TypeVar, final
 
-from sevkit.cluster.api import Kind
 from sevkit.cluster.errors import NotFound
-from sevkit.cluster.nodes import NODES
+from sevkit.cluster.kinds import KUBEVIRTS, NODES
 from sevkit.cluster.watch import Change, Collection, Contents, Heard, Key, Opened, Pause, watch
 from sevkit.errors import InternalError, SevkitError
 from sevkit.kubevirt.installation import UNKNOWN, parse_installation
@@ -44,7 +43,6 @@ STOP_SECONDS: Final = 1.0
 _REST_SECONDS: Final = 60.0
 #: Nodes of one page: each page's JSON is read at one go, and reviews wait for that.
 _PAGE: Final = 100
-KUBEVIRTS: Final = Kind("kubevirt.io", "v1", "kubevirts")
 _LOG: Final = logging.getLogger("sevkit.webhooks.caches")
 
 _Made = TypeVar("_Made")

@@ -19,22 +19,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol, final
 
-from sevkit.cluster.api import MERGE_PATCH, Call, Kind, apply, mapping
+from sevkit.cluster.api import MERGE_PATCH, Call, apply, mapping
 from sevkit.cluster.errors import BadAnswer, Conflict, NotFound
+from sevkit.cluster.kinds import MUTATING, SECRETS, VALIDATING
 from sevkit.errors import ClusterError
 from webhooks.rotation import Terms, encode_custody, is_trusted, next_custody, parse_custody
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sevkit.cluster.api import ApiServer
+    from sevkit.cluster.api import ApiServer, Kind
     from sevkit.documents import Json
     from webhooks.tls import Pair
 
-SECRETS: Final = Kind("", "v1", "secrets")
-_GROUP: Final = "admissionregistration.k8s.io"
-MUTATING: Final = Kind(_GROUP, "v1", "mutatingwebhookconfigurations", namespaced=False)
-VALIDATING: Final = Kind(_GROUP, "v1", "validatingwebhookconfigurations", namespaced=False)
 _OBJECT_KINDS: Final = {
     MUTATING.plural: "MutatingWebhookConfiguration",
     VALIDATING.plural: "ValidatingWebhookConfiguration",
@@ -210,7 +207,7 @@ class ClusterBundles:
             if all(config.get("caBundle") == text for _, config in entries):
                 continue
             body: dict[str, Json] = {
-                "apiVersion": f"{_GROUP}/v1",
+                "apiVersion": f"{kind.group}/{kind.version}",
                 "kind": _OBJECT_KINDS[kind.plural],
                 "metadata": {"name": name, "resourceVersion": _version(document)},
                 "webhooks": [

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from sevkit.cluster.fleet_nodes import parse_fleet_node
-from sevkit.cluster.nodes import NODES
-from sevkit.cluster.preflight_source import (
+from sevkit.cluster.kinds import (
     BINDINGS,
     CONFIG_MAPS,
     DEFINITIONS,
@@ -15,15 +14,13 @@ from sevkit.cluster.preflight_source import (
     KUBEVIRTS,
     MUTATING,
     NAMESPACES,
+    NODES,
     POLICIES,
     SERVICES,
     SLICES,
     VALIDATING,
-    Refusal,
-    fold_objects,
-    get_object,
-    get_version,
 )
+from sevkit.cluster.preflight_source import Refusal, fold_objects, get_object, get_version
 from sevkit.kubevirt.json_patch import member
 from sevkit.kubevirt.preflight.claims import NodeClaims, read_claims
 from sevkit.kubevirt.preflight.guests import Guests, WeakGuest, judge_guest

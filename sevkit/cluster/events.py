@@ -12,7 +12,8 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, final
 
-from sevkit.cluster.api import MERGE_PATCH, Call, Kind
+from sevkit.cluster.api import MERGE_PATCH, Call
+from sevkit.cluster.kinds import EVENTS
 from sevkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from sevkit.cluster.nodes import NodeView
     from sevkit.documents import Json
 
-EVENTS: Final = Kind("events.k8s.io", "v1", "events")
 #: Events of objects that are in no namespace are in this one.
 NAMESPACE: Final = "default"
 CONTROLLER: Final = "sevkit.io/node-agent"

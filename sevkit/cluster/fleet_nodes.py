@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
-from sevkit.cluster.nodes import NODES, NodeView, parse_node
+from sevkit.cluster.kinds import NODES
+from sevkit.cluster.nodes import NodeView, parse_node
 from sevkit.cluster.pages import PAGE, fold_list
 from sevkit.cluster.quantity import parse_quantity
 from sevkit.errors import FormatError

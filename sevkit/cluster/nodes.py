@@ -15,8 +15,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
-from sevkit.cluster.api import Call, Kind, apply, mapping
+from sevkit.cluster.api import Call, apply, mapping
 from sevkit.cluster.errors import BadAnswer
+from sevkit.cluster.kinds import NODES
 from sevkit.cluster.quantity import same_quantity
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 #: The longest name of an object, RFC 1123; of it also numbers in names are of bounded length.
 _NAME_LIMIT: Final = 253
 AGENT_MANAGER: Final = "sevkit-node-agent"
-NODES: Final = Kind("", "v1", "nodes", namespaced=False)
 #: Where each kind of key stands in a node, as managed fields and conflicts spell it.
 _PLACES: Final = {
     "labels": ("metadata", "labels"),

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sevkit.cluster.api import Kind
 from sevkit.cluster.errors import BadAnswer
 from sevkit.cluster.fleet_nodes import whole
+from sevkit.cluster.kinds import PODS
 from sevkit.cluster.pages import PAGE, fold_list
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sevkit.cluster.api import ApiServer
     from sevkit.documents import Json
 
-PODS: Final = Kind("", "v1", "pods")
 #: Every pod in which KubeVirt runs a guest.
 LAUNCHERS: Final = "kubevirt.io=virt-launcher"
 _ENDED: Final = frozenset({"Succeeded", "Failed"})

@@ -8,9 +8,9 @@ raised.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, final
 
-from sevkit.cluster.api import Call, Kind, mapping
+from sevkit.cluster.api import Call, mapping
 from sevkit.cluster.errors import BadAnswer, Forbidden, NotFound, Unauthorized, Unreachable
 from sevkit.cluster.pages import fold_list
 from sevkit.errors import ClusterError, FormatError
@@ -18,25 +18,8 @@ from sevkit.errors import ClusterError, FormatError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sevkit.cluster.api import ApiServer
+    from sevkit.cluster.api import ApiServer, Kind
     from sevkit.documents import Json
-
-_ADMISSION: Final = "admissionregistration.k8s.io"
-KUBEVIRTS: Final = Kind("kubevirt.io", "v1", "kubevirts")
-INSTANCES: Final = Kind("kubevirt.io", "v1", "virtualmachineinstances")
-DEFINITIONS: Final = Kind(
-    "apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False
-)
-MUTATING: Final = Kind(_ADMISSION, "v1", "mutatingwebhookconfigurations", namespaced=False)
-VALIDATING: Final = Kind(_ADMISSION, "v1", "validatingwebhookconfigurations", namespaced=False)
-POLICIES: Final = Kind(_ADMISSION, "v1", "validatingadmissionpolicies", namespaced=False)
-BINDINGS: Final = Kind(_ADMISSION, "v1", "validatingadmissionpolicybindings", namespaced=False)
-CONFIG_MAPS: Final = Kind("", "v1", "configmaps")
-SERVICES: Final = Kind("", "v1", "services")
-SLICES: Final = Kind("discovery.k8s.io", "v1", "endpointslices")
-NAMESPACES: Final = Kind("", "v1", "namespaces", namespaced=False)
-#: The definition of VMIs, by its name.
-INSTANCE_DEFINITION: Final = f"{INSTANCES.plural}.{INSTANCES.group}"
 
 _Made = TypeVar("_Made")
 Document: TypeAlias = "Mapping[str, Json]"

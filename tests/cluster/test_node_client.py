@@ -29,10 +29,10 @@ from sevkit.cluster.errors import (
 )
 from sevkit.cluster.events import NodeEvent, create_event, repeat_event
 from sevkit.cluster.fleet_nodes import fold_nodes
+from sevkit.cluster.kinds import NODES
 from sevkit.cluster.kubeconfig import read_kubeconfig
 from sevkit.cluster.nodes import (
     AGENT_MANAGER,
-    NODES,
     NodeClient,
     NodeKeys,
     contested_keys,

@@ -16,7 +16,7 @@ from hack.cluster_pod import RBAC, node_with_pod
 from hack.control_plane import ControlPlane
 from sevkit.cluster.connection import Connection
 from sevkit.cluster.errors import Gone
-from sevkit.cluster.nodes import NODES
+from sevkit.cluster.kinds import NODES
 from sevkit.cluster.watch import (
     WATCH_SECONDS,
     Change,

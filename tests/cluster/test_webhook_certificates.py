@@ -21,8 +21,9 @@ from hack.webhook_scene import HOST
 from sevkit.cluster.access import Access, FixedToken
 from sevkit.cluster.connection import Connection
 from sevkit.cluster.errors import Conflict, Forbidden
+from sevkit.cluster.kinds import MUTATING, VALIDATING
 from sevkit.secret import Secret
-from webhooks.custody import MUTATING, VALIDATING, ClusterBundles, ClusterSecret, Custodian
+from webhooks.custody import ClusterBundles, ClusterSecret, Custodian
 from webhooks.exchange import Handle, Outcome, Request, Response
 from webhooks.rotation import parse_bundle
 from webhooks.server import Limits, Server

@@ -23,7 +23,7 @@ from sevkit.cluster.access import Access, FixedToken
 from sevkit.cluster.api import Call
 from sevkit.cluster.connection import Connection
 from sevkit.cluster.fleet_nodes import fold_nodes
-from sevkit.cluster.nodes import NODES
+from sevkit.cluster.kinds import NODES
 from sevkit.host.capabilities import decide
 from sevkit.host.probe import probe_host
 from sevkit.host.sources import open_host

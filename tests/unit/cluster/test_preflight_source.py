@@ -14,17 +14,8 @@ from sevkit.cluster.errors import (
     Unauthorized,
     Unreachable,
 )
-from sevkit.cluster.preflight_source import (
-    INSTANCES,
-    MUTATING,
-    NAMESPACES,
-    SERVICES,
-    SLICES,
-    Refusal,
-    fold_objects,
-    get_object,
-    get_version,
-)
+from sevkit.cluster.kinds import INSTANCES, MUTATING, NAMESPACES, SERVICES, SLICES
+from sevkit.cluster.preflight_source import Refusal, fold_objects, get_object, get_version
 from sevkit.errors import FormatError
 
 if TYPE_CHECKING:
