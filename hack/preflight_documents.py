@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from sevkit.cluster.fleet_nodes import parse_fleet_node
-from sevkit.kubevirt.preflight.claims import read_claims
+from sevkit.kubevirt.claims import read_claims
 from sevkit.pki import create_authority
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sevkit.kubevirt.preflight.claims import NodeClaims
+    from sevkit.kubevirt.claims import NodeClaims
 
 Document: TypeAlias = dict[str, Any]
 

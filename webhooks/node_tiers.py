@@ -1,32 +1,20 @@
 """Which tiers nodes can run, by their labels. Pure.
 
-A guest runs where two agree: our agent, which says what the node can do, and KubeVirt, whose labels
-the guest's pod will select on. Nodes on simulated hardware run guests that are not confidential.
-
-Source: KubeVirt, pkg/virt-controller/services/template.go and nodeselectorrenderer.go; a guest of
-SEV-SNP is one of SEV there too.
+Nodes on simulated hardware run guests that are not confidential.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from sevkit.kubevirt.labels import SEV, SEV_ES, SEV_SNP, SIMULATED
-from sevkit.kubevirt.tiers import Tier
+from sevkit.kubevirt.claims import read_runnable
+from sevkit.kubevirt.labels import SIMULATED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sevkit.documents import Json
-
-#: What all guests select on: KubeVirt's agent on the node is alive.
-_SCHEDULABLE: Final = "kubevirt.io/schedulable"
-#: The labels that have to be "true".
-_LABELS: Final[Mapping[Tier, tuple[str, ...]]] = {
-    Tier.SEV: (_SCHEDULABLE, SEV, "kubevirt.io/sev"),
-    Tier.SEV_ES: (_SCHEDULABLE, SEV_ES, "kubevirt.io/sev", "kubevirt.io/sev-es"),
-    Tier.SNP: (_SCHEDULABLE, SEV_SNP, "kubevirt.io/sev", "kubevirt.io/sev-snp"),
-}
+    from sevkit.kubevirt.tiers import Tier
 
 
 class NodeTiers(NamedTuple):
@@ -52,9 +40,7 @@ def parse_node(document: Mapping[str, Json]) -> NodeTiers | None:
     labels = metadata.get("labels") if isinstance(metadata, dict) else None
     if not isinstance(labels, dict):
         return None
-    tiers = frozenset(
-        tier for tier, keys in _LABELS.items() if all(labels.get(key) == "true" for key in keys)
-    )
+    tiers = read_runnable(labels)
     return NodeTiers(tiers, SIMULATED in labels) if tiers else None
 
 

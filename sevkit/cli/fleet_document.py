@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sevkit.host.capability import Technology
 from sevkit.kubevirt.fleet import availability, group_nodes, whats_missing
+from sevkit.kubevirt.labels import KEYS
 from sevkit.kubevirt.name_ranges import shorten
-from sevkit.kubevirt.node_summary import KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,8 @@ from sevkit.cluster.errors import Forbidden, Rejected
 from sevkit.cluster.fleet_nodes import fold_nodes
 from sevkit.cluster.pods import LAUNCHERS, fold_requests
 from sevkit.errors import UsageError
-from sevkit.kubevirt.node_summary import KEYS, Readiness, summarize_node
+from sevkit.kubevirt.labels import KEYS
+from sevkit.kubevirt.node_summary import Readiness, summarize_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable

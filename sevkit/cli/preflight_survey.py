@@ -21,8 +21,8 @@ from sevkit.cluster.kinds import (
     VALIDATING,
 )
 from sevkit.cluster.preflight_source import Refusal, fold_objects, get_object, get_version
+from sevkit.kubevirt.claims import NodeClaims, read_claims
 from sevkit.kubevirt.json_patch import member
-from sevkit.kubevirt.preflight.claims import NodeClaims, read_claims
 from sevkit.kubevirt.preflight.guests import Guests, WeakGuest, judge_guest
 from sevkit.kubevirt.preflight.net import POLICIES as POLICY_NAMES
 from sevkit.kubevirt.preflight.survey import Names, Survey, Unasked

@@ -43,15 +43,16 @@ LABELS: Final = (
     SIMULATED,
 )
 CAPABILITIES: Final = f"{DOMAIN}/capabilities"
-#: Extended resources have the names of the labels: how many guests of that kind the node can run.
-RESOURCES: Final = (SEV, SEV_ES, SEV_SNP)
-#: Largest annotation, in bytes of UTF-8.
-MAX_ANNOTATION: Final = 2048
-_KEYS: Final = {
+#: The label of each technology.
+KEYS: Final = {
     Technology.SEV: SEV,
     Technology.SEV_ES: SEV_ES,
     Technology.SEV_SNP: SEV_SNP,
 }
+#: Extended resources have the names of the labels: how many guests of that kind the node can run.
+RESOURCES: Final = tuple(KEYS.values())
+#: Largest annotation, in bytes of UTF-8.
+MAX_ANNOTATION: Final = 2048
 _WORDS: Final = {True: "true", False: "false"}
 
 
@@ -91,7 +92,7 @@ def encode_node_word(found: Capabilities, last: NodeWord | None = None) -> NodeW
     before = last or NodeWord()
     labels: dict[str, str] = {}
     capacity: dict[str, str] = {}
-    for technology, key in _KEYS.items():
+    for technology, key in KEYS.items():
         capability = found.of(technology)
         known = capability.state.label
         _put(labels, key, None if known is None else _WORDS[known], before.labels)

@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Final, final
 
 from sevkit.errors import FormatError, UsageError
+from sevkit.kubevirt.policy import HOST_MODELS
 from sevkit.measure.terms import MAX_VCPUS, Mode
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ _NAME: Final = "manifest"
 
 #: The guest policy that KubeVirt gives each mode: NODBG; NODBG and ES; SMT allowed, reserved one.
 GUEST_POLICIES: Final = {Mode.SEV: 0x1, Mode.SEV_ES: 0x5, Mode.SNP: 0x3_0000}
-
-_HOST_CPU: Final = ("host-model", "host-passthrough")
 
 
 @final
@@ -216,7 +215,7 @@ def _cpu_model(cpu: dict[str, Json]) -> tuple[str | None, str]:
         return None, "without a CPU model KubeVirt takes the cluster's default, mostly host-model"
     if not isinstance(model, str):
         raise FormatError(_NAME, "cpu.model is not text")
-    if model in _HOST_CPU:
+    if model in HOST_MODELS:
         return None, f"CPU model {model} depends on the host"
     return model, ""
 

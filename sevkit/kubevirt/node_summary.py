@@ -17,8 +17,8 @@ from sevkit.kubevirt.annotation import Annotation, parse_annotation
 from sevkit.kubevirt.labels import (
     CAPABILITIES,
     FIRMWARE_VERSION,
+    KEYS,
     PRODUCT,
-    RESOURCES,
     SIMULATED,
     TCB_SNP,
     NodeWord,
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
     from sevkit.documents import Json
     from sevkit.kubevirt.annotation import Said
-
-#: Label and extended resource of each technology.
-KEYS: Final = dict(zip(Technology, RESOURCES, strict=True))
 
 
 class TierState(StrEnum):

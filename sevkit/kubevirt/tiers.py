@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from sevkit.kubevirt.labels import SEV, SEV_ES, SEV_SNP
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -44,11 +46,7 @@ class Tier(StrEnum):
 
 _STRENGTH: Final = {tier: number for number, tier in enumerate(Tier, 1)}
 _SPELLING: Final = {Tier.SEV: "SEV", Tier.SEV_ES: "SEV-ES", Tier.SNP: "SEV-SNP"}
-_RESOURCES: Final = {
-    Tier.SEV: "sevkit.io/sev",
-    Tier.SEV_ES: "sevkit.io/sev-es",
-    Tier.SNP: "sevkit.io/sev-snp",
-}
+_RESOURCES: Final = {Tier.SEV: SEV, Tier.SEV_ES: SEV_ES, Tier.SNP: SEV_SNP}
 #: Every value that the label may have.
 VALUES: Final = (*(tier.value for tier in Tier), BEST)
 _TYPES: Final = ("sev", "snp", "tdx")

@@ -16,8 +16,9 @@ from sevkit.cli.fleet_source import Fleet
 from sevkit.cli.fleet_text import render_fleet
 from sevkit.host.capability import Technology
 from sevkit.kubevirt.fleet import availability, group_nodes, whats_missing
+from sevkit.kubevirt.labels import KEYS
 from sevkit.kubevirt.name_ranges import fit, shorten
-from sevkit.kubevirt.node_summary import KEYS, NodeSummary, Readiness, summarize_node
+from sevkit.kubevirt.node_summary import NodeSummary, Readiness, summarize_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from sevkit.errors import FormatError, UsageError
 from sevkit.host.doctor.check import Verdict
+from sevkit.kubevirt.claims import DEVICE, SCHEDULABLE
 from sevkit.kubevirt.policy import DEFAULT, Policy
 from sevkit.kubevirt.preflight.check import Check, Found
-from sevkit.kubevirt.preflight.claims import DEVICE, SCHEDULABLE
 from sevkit.kubevirt.preflight.survey import NotAskedError, Unasked, known
 from sevkit.kubevirt.preflight.webhook import choices_of
 from sevkit.kubevirt.tiers import Tier
@@ -19,7 +19,7 @@ from sevkit.kubevirt.tiers import Tier
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from sevkit.kubevirt.preflight.claims import NodeClaims
+    from sevkit.kubevirt.claims import NodeClaims
     from sevkit.kubevirt.preflight.survey import Survey
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sevkit.documents import Json
-    from sevkit.kubevirt.preflight.claims import NodeClaims
+    from sevkit.kubevirt.claims import NodeClaims
     from sevkit.kubevirt.preflight.guests import Guests
     from sevkit.kubevirt.tiers import Tier
 

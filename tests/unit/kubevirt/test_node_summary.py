@@ -6,8 +6,8 @@ import pytest
 
 from hack.fleet_documents import ANNOTATION, SEV, SEV_SNP, SNP_OFF, SNP_ON, annotation
 from sevkit.host.capability import State, Technology
+from sevkit.kubevirt.labels import KEYS
 from sevkit.kubevirt.node_summary import (
-    KEYS,
     NodeSummary,
     Readiness,
     Tier,

@@ -10,7 +10,7 @@ from sevkit.kubevirt.preflight.survey import Unasked
 from sevkit.kubevirt.tiers import Tier
 
 if TYPE_CHECKING:
-    from sevkit.kubevirt.preflight.claims import NodeClaims
+    from sevkit.kubevirt.claims import NodeClaims
     from tests.unit.kubevirt.preflight.conftest import Cluster
 
 OFF: Final = {"kubevirt.io__schedulable": "false"}
@@ -21,18 +21,6 @@ SIMULATED: Final = {"sevkit.io__simulated": "true"}
 
 def offering(node: NodeClaims, **counts: int | None) -> NodeClaims:
     return replace(node, capacity={Tier(word): count for word, count in counts.items()})
-
-
-def test_the_scheduler_needs_both_labels_and_a_node_that_takes_vmis() -> None:
-    both = frozenset({Tier.SEV, Tier.SNP})
-    assert claims("a").runnable == both
-    assert claims("a", **OFF).runnable == frozenset()
-    assert claims("a", **DENIED).runnable == {Tier.SEV}
-    assert claims("a", **UNSEEN).runnable == {Tier.SEV}
-    # KubeVirt selects by its label for SEV too, whatever the tier.
-    assert claims("a", **{"kubevirt.io__sev": "false"}).runnable == frozenset()
-    es = {"sevkit.io__sev-es": "true", "kubevirt.io__sev-es": "True"}
-    assert claims("a", **es).runnable == both
 
 
 def test_where_nobody_published_anything_there_is_no_agent(cluster: Cluster) -> None:
