@@ -108,7 +108,8 @@ def _launch(document: dict[str, Json]) -> ManifestLaunch:
     if kind == "VirtualMachine":
         indirect = next((key for key in ("instancetype", "preference") if key in spec), "")
         spec = _mapping(_mapping(spec, "template"), "spec")
-    if spec.get("architecture") not in {None, "", "amd64"}:
+    # A tuple compares, a set would hash what may be a list.
+    if spec.get("architecture") not in (None, "", "amd64"):
         raise UsageError("the manifest is not for architecture amd64, which SEV belongs to")
     domain = _mapping(spec, "domain")
     mode = _mode(_mapping(domain, "launchSecurity"), indirect)

@@ -229,7 +229,7 @@ def test_launch_security_that_is_not_a_mapping_is_refused(key: str, value: Json)
             parse_manifest((vmi(security),))
 
 
-@pytest.mark.parametrize("architecture", ["arm64", "s390x", 7])
+@pytest.mark.parametrize("architecture", ["arm64", "s390x", 7, [], ["amd64"], {}])
 def test_a_guest_of_another_architecture_is_refused(architecture: Json) -> None:
     document = vmi()
     spec = document["spec"]
