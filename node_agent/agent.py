@@ -199,7 +199,7 @@ class Agent:
         """Recall what was published, once, below what was found out meanwhile; return the word."""
         if self._last is None:
             self._last = self._sink.recall()
-            self._word = encode_node_word(found, _over(self._last, self._word or NodeWord()))
+            self._word = _over(encode_node_word(found, self._last), self._word or NodeWord())
         return self._word or NodeWord()
 
     def _next_whole(self) -> float:

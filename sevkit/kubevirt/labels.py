@@ -88,8 +88,12 @@ def encode_node_word(found: Capabilities, last: NodeWord | None = None) -> NodeW
 
     A technology that is ``unknown`` keeps its label and its capacity, and has none if it never was
     known. So do versions and numbers that could not be read. The annotation says how it is now.
+    Nothing is kept of a word about simulated hardware on real hardware, nor the other way round:
+    there it never was known.
     """
     before = last or NodeWord()
+    if (SIMULATED in before.labels) is not found.simulated:
+        before = NodeWord()
     labels: dict[str, str] = {}
     capacity: dict[str, str] = {}
     for technology, key in KEYS.items():

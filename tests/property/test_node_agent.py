@@ -4,11 +4,13 @@ The API server is a model of server-side apply, written from its documentation: 
 sent before and sends no more is removed unless somebody else owns it, and a key that somebody else
 owns with another value makes a conflict, after which nothing is applied. The agent and the sink
 are the real ones. After every request it is looked for what must never happen: a key of ours that
-is gone, and a label that says "true" after the host was found not to be able to.
+is gone, a label that says "true" after the host was found not to be able to, and anything that was
+found out on simulated hardware only and is said of real hardware.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections import defaultdict
@@ -27,7 +29,7 @@ from sevkit.cluster.nodes import AGENT_MANAGER
 from sevkit.host.capability import Asids, Capabilities, Capability, State, Technology
 from sevkit.host.product import HostProduct
 from sevkit.host.reasons import Reason
-from sevkit.kubevirt.labels import CAPABILITIES, LABELS, RESOURCES, encode_node_word
+from sevkit.kubevirt.labels import CAPABILITIES, LABELS, RESOURCES, SIMULATED, encode_node_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,6 +55,7 @@ KEYS: Final = {
     f"sevkit.io/{technology}": technology for technology in Technology
 }  # of labels and of capacity alike
 THEIRS: Final[Field] = ("labels", "kubernetes.io/os")
+MARK: Final[Field] = ("labels", SIMULATED)
 #: The longest until the newest state is published by a server that answers: what it asked to be
 #: waited for before, or the back-off's cap, a probe, and the first publication's spread.
 ASKED: Final = 400
@@ -136,7 +139,9 @@ class Server:
         self.values: dict[Field, str] = {THEIRS: "linux"}
         self.owners: defaultdict[Field, set[str]] = defaultdict(set, {THEIRS: {"kubelet"}})
         self.outcome = "answered"
-        #: What the agent ever had on the node.
+        #: Whether the agent's host is simulated, and whether it was when it last applied.
+        self.simulated = self.was_simulated = False
+        #: What the agent ever had on the node, since it is of this kind of hardware.
         self.published: set[Field] = set()
         self.applied = 0
         self.check: Callable[[dict[Field, str]], None] = lambda _: None
@@ -164,6 +169,9 @@ class Server:
         self.check(sent)
         self.apply(AGENT_MANAGER, sent, force=query["force"] == "true")
         self.applied += 1
+        if self.simulated is not self.was_simulated:
+            self.was_simulated = self.simulated
+            self.published = set()
         self.published |= sent.keys()
         return self._node()
 
@@ -250,18 +258,22 @@ def _conflict(contested: list[tuple[Field, str]]) -> ClusterError:
 class Life(RuleBasedStateMachine):
     """Agents on one node, one after the other, by one clock."""
 
-    @initialize(found=capabilities(), seed=st.integers(0, 1000))
-    def start(self, found: Capabilities, seed: int) -> None:
+    @initialize(found=capabilities(), seed=st.integers(0, 1000), simulated=st.booleans())
+    def start(self, found: Capabilities, seed: int, *, simulated: bool) -> None:
         self.server = Server()
         self.server.check = self._check
         self.found: Capabilities | Exception = found
         self.now, self.seed = 0.0, seed
         self.is_kubelet_new = False
-        self.restart()
+        #: What any agent ever found out, on real and on simulated hardware.
+        self.known: dict[bool, set[Technology]] = {False: set(), True: set()}
+        self.is_mark_taken = False
+        self.restart(simulated=simulated)
 
-    @rule()
-    def restart(self) -> None:
-        """Be killed, and started again."""
+    @rule(simulated=st.booleans())
+    def restart(self, *, simulated: bool) -> None:
+        """Be killed, and started again, on the host itself or on a simulated one."""
+        self.server.simulated = simulated
         self.seed += 1
         #: By technology, what this agent last found out; what it could not find out is not in it.
         self.evidence: dict[Technology, State] = {}
@@ -276,23 +288,33 @@ class Life(RuleBasedStateMachine):
     def _probe(self) -> Capabilities:
         if isinstance(self.found, Exception):
             raise self.found
+        simulated = self.server.simulated
         for technology in Technology:
             state = self.found.of(technology).state
             if state is not State.UNKNOWN:
                 self.evidence[technology] = state
-        return self.found
+                self.known[simulated].add(technology)
+        return dataclasses.replace(self.found, simulated=simulated)
 
     def _kubelet(self) -> bool:
         was, self.is_kubelet_new = self.is_kubelet_new, False
         return was
 
+    @property
+    def is_unmarked(self) -> bool:
+        """Whether others may have taken the mark of simulated hardware away, and its meaning."""
+        return self.is_mark_taken and bool(self.known[True])
+
     def _check(self, sent: dict[Field, str]) -> None:
         """Look at what is about to be applied: it is what was found last, if anything was."""
+        assert self.server.simulated or MARK not in sent
         for (place, key), value in sent.items():
             state = self.evidence.get(KEYS[key]) if key in KEYS else None
             if state is not None:
                 is_yes = value == "true" if place == "labels" else value != "0"
                 assert is_yes is (state is State.USABLE), (place, key, value, state)
+            if key in KEYS and not self.is_unmarked:
+                assert KEYS[key] in self.known[self.server.simulated], (place, key, value)
 
     @rule(found=capabilities())
     def become(self, found: Capabilities) -> None:
@@ -316,6 +338,7 @@ class Life(RuleBasedStateMachine):
     )
     def take(self, field: Field, value: str, *, applies: bool) -> None:
         """Let somebody else set a key of ours, or own it beside us."""
+        self.is_mark_taken |= field == MARK
         if applies:
             mine = {
                 one: self.server.values[one] for one, by in self.server.owners.items() if "x" in by
@@ -348,7 +371,7 @@ class Life(RuleBasedStateMachine):
         """Let everything work again: what is published is the newest state."""
         self.found, self.server.outcome = found, "answered"
         self.live(AT_MOST + SOON[1] + ONCE_MORE[1])
-        word = encode_node_word(found)
+        word = encode_node_word(dataclasses.replace(found, simulated=self.server.simulated))
         for place, values in (("labels", word.labels), ("capacity", word.capacity)):
             for key, value in values.items():
                 if not self.server.is_contested((place, key)):
@@ -358,6 +381,7 @@ class Life(RuleBasedStateMachine):
             said = json.loads(self.server.values["annotations", CAPABILITIES])
             for technology in Technology:
                 assert said[technology]["state"] == found.of(technology).state
+        assert self.server.simulated or AGENT_MANAGER not in self.server.owners[MARK]
         before = self.server.applied
         self.live(3 * 3600)
         assert self.server.applied <= before + 1, "and is not published over and over"
@@ -367,7 +391,7 @@ class Life(RuleBasedStateMachine):
         """Whatever we ever published is there, ours or another's, and nobody else's is touched."""
         server = self.server
         gone = server.published - server.values.keys()
-        assert not gone
+        assert self.is_unmarked or not gone
         assert server.values[THEIRS] == "linux"
         assert server.owners[THEIRS] == {"kubelet"}
 

@@ -90,6 +90,21 @@ def test_what_is_unknown_keeps_its_last_value_and_says_why(tmp_path: Path) -> No
     assert labels.SEV_SNP not in never.capacity
 
 
+@pytest.mark.parametrize("was_simulated", [True, False])
+def test_nothing_is_kept_of_other_hardware(tmp_path: Path, *, was_simulated: bool) -> None:
+    """A label from simulated hardware would stay on a real host, and without its mark."""
+    found = found_on(tmp_path, "milan")
+    last = encode_node_word(replace(found, simulated=was_simulated))
+    lost = replace(
+        found,
+        sev_snp=replace(found.sev_snp, state=State.UNKNOWN, guests=0),
+        firmware_version=None,
+        current_tcb=None,
+        simulated=not was_simulated,
+    )
+    assert encode_node_word(lost, last) == encode_node_word(lost)
+
+
 def test_a_no_replaces_a_yes_on_evidence(tmp_path: Path) -> None:
     before = encode_node_word(found_on(tmp_path / "a", "milan"))
     word = encode_node_word(found_on(tmp_path / "b", "milan", "smee-off"), before)

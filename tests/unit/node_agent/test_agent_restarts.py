@@ -111,6 +111,20 @@ def test_a_restart_with_half_the_sources_unreadable_loses_no_key(
     assert life.news == ["CapabilityUnknown", "CapabilityChanged", "CapabilityUnknown"]
 
 
+def test_a_real_host_inherits_nothing_from_a_rehearsal_on_it(
+    live: Callable[..., Life], half: Capabilities
+) -> None:
+    life = live()
+    life.run(200)
+    assert life.place.word.labels["sevkit.io/sev-snp"] == "true"
+    real = dataclasses.replace(half, simulated=False)
+    life.host.found = real
+    life.restart()
+    life.run(200)
+    assert life.place.word == encode_node_word(real)
+    assert not {"sevkit.io/sev", "sevkit.io/sev-snp"} & life.place.word.labels.keys()
+
+
 def test_a_first_install_claims_nothing_of_what_cannot_be_read(
     live: Callable[..., Life], half: Capabilities
 ) -> None:
