@@ -6,7 +6,9 @@ nothing can undo, needs no right to write. It knows the three commands that repo
 nobody, and speaks to nobody but through one file, ``sevkit.io/firmware/v1``, which the agent reads.
 
 What it cannot read it does not say. A file that was not renewed for ``PATIENCE`` readings is
-removed, and then the agent no longer knows, which is not "no".
+removed, and then the agent no longer knows, which is not "no". If the reader itself is gone, the
+agent no longer believes its file after as much time. A secure processor that its driver has given
+up is an answer, and is said at once.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from node_agent.signals import Signals, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from sevkit.host.devices import Devices
     from sevkit.host.firmware import FirmwareFacts
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger("sevkit.firmware_reader")
 PATIENCE: Final = 3
+#: Longest time between readings, in seconds: as many as ``PATIENCE`` are all that the agent waits.
+LONGEST: Final = 300
 
 
 class FirmwareFile:
@@ -42,31 +47,45 @@ class FirmwareFile:
         self._said: Reading[FirmwareFacts] | None = None
 
     def renew(self) -> bool:
-        """Ask the firmware and write what it says; return whether it said anything.
+        """Ask the firmware and write what is known; return whether it said anything.
 
         Raises ``OSError`` where the file cannot be written.
         """
         from node_agent.atomic import replace_file  # noqa: PLC0415  # after the signal handlers
         from sevkit.host.devices import ask_firmware  # noqa: PLC0415  # as above
-        from sevkit.host.firmware import firmware_document  # noqa: PLC0415  # as above
         from sevkit.host.reading import Known  # noqa: PLC0415  # as above
 
         asked = ask_firmware(self._devices)
+        document = _document(asked)
+        self._missed += 1
+        try:
+            if document is not None:
+                replace_file(self._path, json.dumps(document, indent=1).encode() + b"\n")
+                self._missed = 0
+        finally:
+            if self._missed >= PATIENCE:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path)  # noqa: PTH108  # no pathlib in this small process
         is_news, self._said = asked != self._said, asked
         if isinstance(asked, Known):
-            self._missed = 0
-            document = firmware_document(asked.value)
-            replace_file(self._path, json.dumps(document, indent=1).encode() + b"\n")
             if is_news:
                 _LOG.info("firmware read", extra={"firmware": document})
-            return True
-        self._missed += 1
-        if is_news:
+        elif is_news:
             _LOG.warning("firmware cannot be read: %s", asked.detail, extra={"cause": asked.cause})
-        if self._missed >= PATIENCE:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)  # noqa: PTH108  # no pathlib in this small process
-        return False
+        return isinstance(asked, Known)
+
+
+def _document(asked: Reading[FirmwareFacts]) -> dict[str, Any] | None:
+    """Return what is to be in the file, or None where nothing is known."""
+    from sevkit.host.firmware import (  # noqa: PLC0415  # after the signal handlers
+        firmware_document,
+        silence_document,
+    )
+    from sevkit.host.reading import Cause, Known  # noqa: PLC0415  # as above
+
+    if isinstance(asked, Known):
+        return firmware_document(asked.value)
+    return silence_document() if asked.cause is Cause.SILENT else None
 
 
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -82,8 +101,8 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--interval", metavar="S", type=float, default=300.0, help="seconds between readings [300]"
     )
     given = parser.parse_args(arguments)
-    if not 1 <= given.interval <= 86400:
-        parser.error("--interval must be 1 to 86400 seconds")
+    if not 1 <= given.interval <= LONGEST:
+        parser.error(f"--interval must be 1 to {LONGEST} seconds")
     return given
 
 

@@ -33,7 +33,8 @@ _OPTIONS: Final = (
     click.option(
         "--firmware-facts",
         metavar="FILE",
-        help="A firmware.json of whoever may ask /dev/sev, where this process may not.",
+        help="A firmware.json of whoever may ask /dev/sev, where this process may not. "
+        "It is believed for 15 minutes.",
     ),
     click.option(
         "--domain-capabilities",

@@ -73,6 +73,10 @@ class Tree:
 
         return self._try(path, look)
 
+    def modified(self, path: str) -> Reading[float]:
+        """Return when a file was changed last, in seconds since 1970; links are followed."""
+        return self._try(path, lambda: Known(self._stat(path).st_mtime))
+
     def _try(self, path: str, read: Callable[[], Reading[T]]) -> Reading[T]:
         try:
             return read()

@@ -1,7 +1,8 @@
 """What the SEV firmware says of itself, as values and as ``firmware.json``.
 
 The status commands need /dev/sev, which is root's. So whoever has it may write the answers into a
-file (schema ``sevkit.io/firmware/v1``) for those who have not. Sources: 55766 5.5, 56860 8.3.
+file (schema ``sevkit.io/firmware/v1``) for those who have not: the facts, or that nobody answers
+any more, which is a fact too. Sources: 55766 5.5, 56860 8.3.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from sevkit.abi.platform_status import (
 from sevkit.abi.report import FirmwareVersion
 from sevkit.documents import parse_json
 from sevkit.errors import FormatError
+from sevkit.host.reading import Cause, Known, Reading, Unreadable, convert
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 SCHEMA: Final = "sevkit.io/firmware/v1"
 NAME: Final = "firmware.json"
 LIMIT: Final = 16 << 10
+#: How long a file is believed that nobody renewed: whoever kept it may be gone.
+FRESH_SECONDS: Final = 900
+_SILENT: Final = "silent"
 _API: Final = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})")
 _TCB: Final = re.compile(r"0x[0-9a-fA-F]{1,16}")
 _STATES: Final = {state.name.lower(): state for state in PlatformState}
@@ -112,14 +117,35 @@ def firmware_document(facts: FirmwareFacts) -> dict[str, Any]:
     }
 
 
+def silence_document() -> dict[str, Any]:
+    """Return what ``read_firmware`` reads as a secure processor that no longer answers."""
+    return {"schema": SCHEMA, "state": _SILENT}
+
+
+def read_firmware(text: Reading[str]) -> Reading[FirmwareFacts]:
+    """Return the facts in a ``firmware.json``, or that there are none, and why."""
+    document = convert(text, _document)
+    if isinstance(document, Known) and document.value.get("state") == _SILENT:
+        return Unreadable(Cause.SILENT, f"{NAME}: the secure processor no longer answers")
+    return convert(document, _facts)
+
+
 def parse_firmware(text: str) -> FirmwareFacts:
     """Return the facts in a ``firmware.json``; keys that are not known are left out.
 
     Raises ``FormatError``: half an answer is none.
     """
+    return _facts(_document(text))
+
+
+def _document(text: str) -> Mapping[str, Json]:
     document = _object(parse_json(text.encode(), NAME, limit=LIMIT), "document")
     if document.get("schema") != SCHEMA:
         raise FormatError(NAME, f"schema is not {SCHEMA}")
+    return document
+
+
+def _facts(document: Mapping[str, Json]) -> FirmwareFacts:
     api = _API.fullmatch(_text(document, "api"))
     if api is None:
         raise FormatError(NAME, "api is not MAJOR.MINOR")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, final
 
@@ -23,7 +24,7 @@ from sevkit.host.devices import (
     ask_kvm_extension,
 )
 from sevkit.host.files import SMALL, Tree
-from sevkit.host.firmware import LIMIT, NAME, FirmwareFacts, parse_firmware
+from sevkit.host.firmware import FRESH_SECONDS, LIMIT, NAME, FirmwareFacts, read_firmware
 from sevkit.host.kernel_log import LIMIT as LOG_LIMIT
 from sevkit.host.kernel_log import native_log
 from sevkit.host.native_cpuid import native_cpuid
@@ -151,14 +152,10 @@ class NativeHost(_Files):
     def firmware(self) -> Reading[FirmwareFacts]:
         """Ask /dev/sev, else take what whoever may ask it has left."""
         asked = ask_firmware(self._devices)
-        if isinstance(asked, Known) or self._firmware_file is None:
+        is_said = isinstance(asked, Known) or asked.cause is Cause.SILENT
+        if is_said or self._firmware_file is None:
             return asked
-        folder, _, name = self._firmware_file.rpartition("/")
-        tree = Tree(folder or ".", label=f"{folder}/" if folder else "")
-        try:
-            left = convert(tree.text(name, limit=LIMIT), parse_firmware)
-        finally:
-            tree.close()
+        left = _left_firmware(self._firmware_file)
         return left if isinstance(left, Known) or left.cause is not Cause.ABSENT else asked
 
     def log(self) -> Reading[str]:
@@ -194,7 +191,7 @@ class CapturedHost(_Files):
 
     def firmware(self) -> Reading[FirmwareFacts]:
         """Read ``firmware.json``."""
-        return convert(self.text(NAME, limit=LIMIT), parse_firmware)
+        return read_firmware(self.text(NAME, limit=LIMIT))
 
     def log(self) -> Reading[str]:
         """Read ``/var/log/dmesg``."""
@@ -203,6 +200,23 @@ class CapturedHost(_Files):
     @cached_property
     def _leaves(self) -> Reading[Mapping[int, Registers]]:
         return convert(self.text(_CPUID), parse_leaves)
+
+
+def _left_firmware(path: str) -> Reading[FirmwareFacts]:
+    """Return what another process left in ``path``, which it is to renew as long as it is true."""
+    folder, name = os.path.split(path)
+    tree = Tree(folder or ".", label=path.removesuffix(name))
+    try:
+        # The time first: what is replaced in between is newer than it, never older.
+        renewed, text = tree.modified(name), tree.text(name, limit=LIMIT)
+    finally:
+        tree.close()
+    if isinstance(renewed, Unreadable):
+        return renewed
+    # Nor is a file believed that is of the future: its age is not known.
+    if abs(time.time() - renewed.value) > FRESH_SECONDS:
+        return Unreadable(Cause.FAILED, f"{path}: not renewed within {FRESH_SECONDS} seconds")
+    return read_firmware(text)
 
 
 def parse_leaves(text: str) -> Mapping[int, Registers]:

@@ -108,6 +108,14 @@ def test_a_link_to_the_root_itself_is_a_folder(tree: Tree, root: Path) -> None:
     assert tree.names("top") == Known(("top",))
 
 
+def test_the_time_of_a_change_is_of_what_a_link_leads_to(tree: Tree, root: Path) -> None:
+    (root / "file").write_text("")
+    os.utime(root / "file", (1, 1234.5))
+    (root / "link").symlink_to("file")
+    assert tree.modified("file") == tree.modified("link") == Known(1234.5)
+    assert cause(tree.modified("none")) is Cause.ABSENT
+
+
 def test_what_is_no_regular_file_is_not_opened(
     tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

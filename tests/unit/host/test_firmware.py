@@ -11,7 +11,14 @@ from sevkit.abi.platform_status import (
     parse_snp_platform_status,
 )
 from sevkit.errors import FormatError
-from sevkit.host.firmware import firmware_document, firmware_facts, parse_firmware
+from sevkit.host.firmware import (
+    firmware_document,
+    firmware_facts,
+    parse_firmware,
+    read_firmware,
+    silence_document,
+)
+from sevkit.host.reading import Cause, Known, Unreadable
 from sevkit.testing.host.booting import boot
 from sevkit.testing.host.firmware_view import firmware_facts as simulated_document
 from sevkit.testing.host.presets import PRESETS
@@ -57,6 +64,27 @@ def test_what_is_written_is_what_the_commands_said() -> None:
     without = firmware_facts(parse_platform_status(SEV), None)
     assert firmware_document(without)["snp"] is None
     assert parse_firmware(json.dumps(firmware_document(without))) == without
+
+
+def test_that_nobody_answers_is_written_too_and_is_no_damage() -> None:
+    assert silence_document() == {"schema": "sevkit.io/firmware/v1", "state": "silent"}
+    text = json.dumps(silence_document())
+    found = read_firmware(Known(text))
+    assert isinstance(found, Unreadable)
+    assert found.cause is Cause.SILENT
+    with pytest.raises(FormatError, match="api is not text"):
+        parse_firmware(text)
+
+
+def test_what_cannot_be_read_has_its_reason() -> None:
+    facts = firmware_facts(parse_platform_status(SEV), None)
+    assert read_firmware(Known(json.dumps(DOCUMENT | {"snp": None}))) == Known(facts)
+    gone = Unreadable(Cause.ABSENT, "/firmware.json: not there")
+    assert read_firmware(gone) == gone
+    for text in ("", "{}", '{"state": "silent"}', '["silent"]'):
+        found = read_firmware(Known(text))
+        assert isinstance(found, Unreadable)
+        assert found.cause is Cause.MALFORMED
 
 
 def test_simulated_hosts_write_the_same() -> None:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import errno
+import json
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sevkit.errors import FormatError, UsageError
 from sevkit.host.capabilities import decide
+from sevkit.host.firmware import silence_document
 from sevkit.host.probe import probe_host
 from sevkit.host.reading import Cause, Known, Unreadable, absent
 from sevkit.host.source import KvmAttribute, KvmExtension, Registers, Rights
@@ -30,6 +34,13 @@ class NoDevices:
 
     def ioctl(self, device: str, request: int, argument: bytearray | int) -> int:
         raise FileNotFoundError(2, device)
+
+
+class Silent:
+    """A machine whose secure processor was given up."""
+
+    def ioctl(self, device: str, request: int, argument: bytearray | int) -> int:
+        raise OSError(errno.EBUSY, device)
 
 
 def test_a_copy_has_no_devices_to_ask(tree: Callable[..., Path]) -> None:
@@ -142,6 +153,60 @@ def test_who_may_ask_the_firmware_can_leave_its_answer(
     bad = probe_host(native(root, firmware_file=str(tmp_path / "bad.json"))).firmware
     assert isinstance(bad, Unreadable)
     assert bad.cause is Cause.MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("age", "is_believed"), [(0, True), (800, True), (-800, True), (1000, False), (-1000, False)]
+)
+def test_an_answer_that_nobody_renews_is_none(
+    age: int, tree: Callable[..., Path], *, is_believed: bool
+) -> None:
+    """Whoever left it is gone, and SNP may be what it said, or not."""
+    root = tree("milan")
+    left = root / "firmware.json"
+    os.utime(left, (time.time() - age,) * 2)
+    found = native(root, firmware_file=str(left)).firmware()
+    assert isinstance(found, Known) is is_believed
+    if isinstance(found, Unreadable):
+        assert found.cause is Cause.FAILED
+        assert found.detail == f"{left}: not renewed within 900 seconds"
+    # A captured host is of another time, and all of it is.
+    assert isinstance(CapturedHost(HostFiles(str(root))).firmware(), Known)
+
+
+def test_that_the_firmware_no_longer_answers_can_be_left_too(
+    tree: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = tree("milan")
+    left = tmp_path / "firmware.json"
+    left.write_text(json.dumps(silence_document()))
+    found = probe_host(native(root, firmware_file=str(left)))
+    assert decide(found).sev_snp.reason == "firmware-silent"
+    (root / "firmware.json").write_bytes(left.read_bytes())
+    with open_host(str(root)) as source:
+        assert decide(probe_host(source)).sev_snp.reason == "firmware-silent"
+
+
+def test_who_hears_the_silence_himself_does_not_look_for_an_older_answer(
+    tree: Callable[..., Path],
+) -> None:
+    root = tree("milan")
+    host = NativeHost(
+        HostFiles(str(root)), devices=Silent(), firmware_file=str(root / "firmware.json")
+    )
+    found = host.firmware()
+    assert isinstance(found, Unreadable)
+    assert found.cause is Cause.SILENT
+
+
+def test_a_file_without_a_folder_is_one_here(
+    tree: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tree("milan")
+    monkeypatch.chdir(root)
+    assert isinstance(native(root, firmware_file="firmware.json").firmware(), Known)
+    # Below the root there is none, whatever is here.
+    assert isinstance(native(root, firmware_file="/firmware.json").firmware(), Unreadable)
 
 
 def test_rights_are_asked_without_opening_anything(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final, final
 
 import pytest
 
-from node_agent.firmware_reader import PATIENCE, FirmwareFile, main
+from node_agent.firmware_reader import LONGEST, PATIENCE, FirmwareFile, main
 from sevkit.host.devices import StatusCommand
-from sevkit.host.firmware import parse_firmware
+from sevkit.host.firmware import FRESH_SECONDS, parse_firmware, read_firmware
+from sevkit.host.reading import Cause, Known, Unreadable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,8 +61,9 @@ def file(path: Path, processor: Processor) -> FirmwareFile:
     return FirmwareFile(str(path), processor)
 
 
-def test_three_readings_are_its_patience() -> None:
+def test_three_readings_are_its_patience_and_the_agents() -> None:
     assert PATIENCE == 3
+    assert PATIENCE * LONGEST == FRESH_SECONDS
 
 
 def test_what_the_firmware_says_is_written_for_all_to_read(file: FirmwareFile, path: Path) -> None:
@@ -79,7 +81,7 @@ def test_it_issues_status_commands_only(file: FirmwareFile, processor: Processor
 
 
 @pytest.mark.parametrize(
-    "failure", [errno.ENOENT, errno.EACCES, errno.EPERM, errno.EBUSY, errno.ETIMEDOUT, errno.EIO]
+    "failure", [errno.ENOENT, errno.EACCES, errno.EPERM, errno.EINTR, errno.EIO]
 )
 def test_what_cannot_be_read_keeps_the_file_for_three_readings(
     failure: int, file: FirmwareFile, path: Path, processor: Processor
@@ -98,14 +100,50 @@ def test_what_cannot_be_read_keeps_the_file_for_three_readings(
     assert path.read_bytes() == written
 
 
+@pytest.mark.parametrize("failure", [errno.EBUSY, errno.ETIMEDOUT, errno.ENODEV])
+def test_a_processor_that_was_given_up_is_said_at_once_and_over_and_over(
+    failure: int, file: FirmwareFile, path: Path, processor: Processor
+) -> None:
+    file.renew()
+    processor.failure = failure
+    for _ in range(2 * PATIENCE):
+        assert not file.renew()
+        found = read_firmware(Known(path.read_text()))
+        assert isinstance(found, Unreadable)
+        assert found.cause is Cause.SILENT
+        assert "firmware.json: the secure processor no longer answers" in found.detail
+        path.unlink()
+    processor.failure = None
+    assert file.renew()
+    assert str(parse_firmware(path.read_text()).version) == "1.55.40"
+
+
+def test_a_file_that_cannot_be_renewed_does_not_stay_for_ever(
+    file: FirmwareFile, path: Path
+) -> None:
+    file.renew()
+    new = path.parent / f".{path.name}.new"
+    new.mkdir()
+    for _ in range(PATIENCE - 1):
+        with pytest.raises(OSError, match=r"directory|permitted"):
+            file.renew()
+        assert path.exists()
+    with pytest.raises(OSError, match=r"directory|permitted"):
+        file.renew()
+    assert not path.exists()
+    new.rmdir()
+    assert file.renew()
+    assert path.exists()
+
+
 def test_an_answer_in_between_begins_the_counting_anew(
     file: FirmwareFile, path: Path, processor: Processor
 ) -> None:
     for _ in range(20):
-        for failure in (errno.EBUSY, errno.EBUSY, None):
+        for failure in (errno.EIO, errno.EIO, None):
             processor.failure = failure
             file.renew()
-    processor.failure = errno.EBUSY
+    processor.failure = errno.EIO
     file.renew()
     file.renew()
     assert path.exists()
@@ -115,7 +153,7 @@ def test_a_file_of_a_reader_before_us_is_not_taken_for_ours(
     file: FirmwareFile, path: Path, processor: Processor
 ) -> None:
     path.write_text("of yesterday")
-    processor.failure = errno.EBUSY
+    processor.failure = errno.EIO
     for _ in range(PATIENCE):
         file.renew()
     assert not path.exists()
@@ -133,6 +171,7 @@ def test_where_the_file_cannot_be_written_it_is_raised(processor: Processor) -> 
         ("--out",),
         ("--out", "f", "--interval", "0"),
         ("--out", "f", "--interval", "nan"),
+        ("--out", "f", "--interval", "301"),
         ("--out", "f", "--interval", "1e9"),
         ("--out", "f", "--interval", "soon"),
         ("--out", "f", "--command", "10"),
