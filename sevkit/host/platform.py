@@ -88,12 +88,19 @@ def _attributes(source: HostSource, address: str) -> Mapping[str, str]:
 
 
 def probe_iommu(source: HostSource) -> Reading[IommuFacts]:
-    """Read AMD's IOMMUs; other makers' are not counted."""
+    """Read AMD's IOMMUs; other makers' are not counted.
+
+    That there is none is only believed where the groups of devices were read too, and there is none
+    either.
+    """
     names = source.names("sys/class/iommu")
     if isinstance(names, Unreadable):
         return names
-    groups = value_of(source.names(_GROUPS)) or ()
-    if groups and not names.value:
+    listed = source.names(_GROUPS)
+    groups = value_of(listed) or ()
+    if not names.value and isinstance(listed, Unreadable):
+        return listed
+    if not names.value and groups:
         return Unreadable(Cause.ABSENT, "/sys/class/iommu: without its links")
     units = [name for name in names.value if name.startswith("ivhd")]
     bits = [_snp_bit(source, name) for name in units]

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
+from sevkit.host.conditions import iommu_fault
+from sevkit.host.evidence import weigh
 from sevkit.host.platform import (
     IommuFacts,
     probe_iommu,
     probe_secure_processors,
     probe_sev_device,
 )
+from sevkit.host.probe import probe_host
 from sevkit.host.reading import Cause, Known, Unreadable
 from sevkit.host.sources import CapturedHost, HostFiles
 
@@ -91,6 +95,35 @@ def test_groups_without_units_are_a_copy_without_links(tree: Callable[..., Path]
     root = tree("milan")
     (root / "sys/class/iommu/ivhd0").unlink()
     assert isinstance(probe_iommu(host(root)), Unreadable)
+
+
+def test_without_units_only_a_list_that_is_empty_says_that_there_are_none(
+    tree: Callable[..., Path],
+) -> None:
+    root = tree("milan", "iommu-off")
+    groups = root / "sys/kernel/iommu_groups"
+    assert probe_iommu(host(root)) == Known(IommuFacts(0, snp=None, group_types=()))
+    groups.rmdir()
+    found = probe_iommu(host(root))
+    assert isinstance(found, Unreadable)
+    assert found.cause is Cause.ABSENT
+    groups.write_text("damaged")
+    assert isinstance(probe_iommu(host(root)), Unreadable)
+
+
+def test_a_copy_that_lost_units_and_groups_does_not_say_that_the_iommu_is_off(
+    tree: Callable[..., Path],
+) -> None:
+    root = tree("milan")
+    (root / "sys/class/iommu/ivhd0").unlink()
+    shutil.rmtree(root / "sys/kernel/iommu_groups")
+    assert iommu_fault(weigh(probe_host(host(root)))) is None
+
+
+def test_groups_are_not_needed_where_there_are_units(tree: Callable[..., Path]) -> None:
+    root = tree("milan")
+    shutil.rmtree(root / "sys/kernel/iommu_groups")
+    assert probe_iommu(host(root)) == Known(IommuFacts(1, snp=True, group_types=()))
 
 
 def test_passthrough_is_open_where_no_group_says() -> None:
