@@ -110,7 +110,14 @@ def test_a_source_that_is_held_does_not_hold_up_another(
     assert decide(found).sev_snp.state.label is False
 
 
-def test_patience_can_be_none_at_all(good: HostFacts, lost: HostFacts) -> None:
-    steadiness = Steadiness(1)
+def test_a_secure_processor_that_was_given_up_is_a_fact_and_is_believed_at_once(
+    good: HostFacts,
+) -> None:
+    silent = replace(good, firmware=Unreadable(Cause.SILENT, "/dev/sev: Connection timed out"))
+    steadiness = Steadiness()
     steadiness.settle(good)
-    assert steadiness.settle(lost) == lost
+    assert steadiness.settle(silent) == silent
+    # Nor does what it said before come back, when it cannot even be asked.
+    lost = replace(good, firmware=LOST)
+    assert [steadiness.settle(lost) for _ in range(PATIENCE)] == [silent, silent, lost]
+    assert steadiness.settle(good) == good
