@@ -6,10 +6,14 @@ has a code of its own, so that "could not find out" is never read as "no".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+#: Most errors behind one error that are looked at.
+_CAUSES: Final = 16
 
 
 class SevkitError(Exception):
@@ -133,16 +137,17 @@ class InternalError(SevkitError):
 
 
 def causes_of(error: BaseException) -> Iterator[BaseException]:
-    """Yield ``error`` and what is behind it, the nearest first, at most sixteen.
+    """Yield ``error`` and what is behind it, the nearest first, each once, at most sixteen.
 
     Packages keep the cause in different places: as Python's own, or among the arguments, as urllib3
     does.
     """
-    waiting = [error]
-    for _ in range(16):
-        if not waiting:
-            return
-        one = waiting.pop(0)
+    found = [error]
+    # By identity: errors may compare as they like. The list grows while it is walked.
+    seen = {id(error)}
+    for one in found:
         yield one
-        behind = (one.__cause__, one.__context__, *one.args)
-        waiting += [item for item in behind if isinstance(item, BaseException)]
+        for item in (one.__cause__, one.__context__, *one.args):
+            if len(found) < _CAUSES and isinstance(item, BaseException) and id(item) not in seen:
+                seen.add(id(item))
+                found.append(item)

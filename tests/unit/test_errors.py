@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from sevkit import errors
@@ -82,4 +84,18 @@ def test_what_is_behind_an_error_is_found_wherever_it_was_kept() -> None:
 def test_errors_that_stand_behind_each_other_end() -> None:
     one, other = OSError("one"), OSError("other")
     one.__cause__, other.__cause__ = other, one
-    assert len(list(errors.causes_of(one))) == 16
+    assert list(errors.causes_of(one)) == [one, other]
+
+
+def test_an_error_that_was_kept_in_several_places_is_there_once() -> None:
+    """``raise … from error`` within ``except`` keeps it as the cause and as the context."""
+    made = [OSError(f"{number}") for number in range(12)]
+    for outer, inner in itertools.pairwise(made):
+        outer.__cause__ = outer.__context__ = inner
+        outer.args = (*outer.args, inner)
+    assert list(errors.causes_of(made[0])) == made
+
+
+def test_no_more_than_sixteen_errors_are_looked_at() -> None:
+    error = RuntimeError(*(OSError(f"{number}") for number in range(100)))
+    assert len(list(errors.causes_of(error))) == 16
