@@ -42,7 +42,7 @@ from sevkit.pki import create_authority
 from sevkit.testing.host import with_defects, write_host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from sevkit.cluster.events import NodeEvent
 
@@ -279,8 +279,8 @@ class _Still:
         del word, whole
         return Published()
 
-    def tell(self, events: Sequence[NodeEvent]) -> None:
-        del events
+    def tell(self, event: NodeEvent) -> None:
+        del event
 
 
 def probe_figures(folder: Path) -> Iterator[Figure]:

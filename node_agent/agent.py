@@ -221,18 +221,13 @@ class Agent:
             self._observer.happened(event)
         self._untold = [*self._untold, *events][-_UNTOLD:]
 
-    def _tell(self) -> None:
-        events, self._untold = self._untold, []
-        if events:
-            self._sink.tell(events)
-
     def _tell_quietly(self) -> None:
-        events = self._untold
         try:
-            self._tell()
+            while self._untold:
+                self._sink.tell(self._untold[0])
+                del self._untold[0]
         except SevkitError as error:
             # Told with the next publication; an hour's silence about a tier is no lost label.
-            self._untold = events
             self._observer.tell_failed(error)
 
 

@@ -19,14 +19,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, final
 
 from node_agent.sink import Published
-from sevkit.cluster.errors import Conflict
+from sevkit.cluster.errors import Conflict, NotFound
 from sevkit.cluster.events import create_event, repeat_event
 from sevkit.cluster.nodes import AGENT_MANAGER, NodeClient, NodeKeys, contested_keys
 from sevkit.errors import ClusterError
 from sevkit.kubevirt.labels import NodeWord, parse_node_word
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from sevkit.cluster.api import ApiServer
     from sevkit.cluster.errors import Contested
@@ -109,24 +109,29 @@ class KubernetesSink:
         self._left |= contested_keys(conflict, lambda one: not is_ours(one))
         return bool(ours - self._left)
 
-    def tell(self, events: Sequence[NodeEvent]) -> None:
-        """Make events, and count up those that were made within the hour."""
-        for event in events:
-            self._tell(event)
-
-    def _tell(self, event: NodeEvent) -> None:
+    def tell(self, event: NodeEvent) -> None:
+        """Make an event, or count it up if it was made within the hour. Raises ``ClusterError``."""
         if self._view is None:
             raise ClusterError("node was not read yet, and has no events")
         seconds, now = self._clock(), datetime.now(UTC)
-        name, count, before = self._told.pop(event, ("", 0, seconds))
-        if name and seconds - before < _REPEAT:
-            repeat_event(self._server, name, count=count + 1, now=now)
-            self._told[event] = (name, count + 1, before)
-            return
-        name = create_event(self._server, self._view, event, instance=self._instance, now=now)
-        self._told[event] = (name, 1, seconds)
+        name, count, begun = self._told.get(event, ("", 0, seconds))
+        told = bool(name) and seconds - begun < _REPEAT and self._repeat(name, count + 1, now)
+        if not told:
+            name = create_event(self._server, self._view, event, instance=self._instance, now=now)
+            count, begun = 0, seconds
+        # Those that are said go to the end: forgotten are those that were not said for longest.
+        self._told.pop(event, None)
+        self._told[event] = (name, count + 1, begun)
         if len(self._told) > _REMEMBERED:
             self._told.pop(next(iter(self._told)))
+
+    def _repeat(self, name: str, count: int, now: datetime) -> bool:
+        """Count an event up; return whether there was one: the API server may have dropped it."""
+        try:
+            repeat_event(self._server, name, count=count, now=now)
+        except NotFound:
+            return False
+        return True
 
 
 def is_ours(contested: Contested) -> bool:

@@ -19,8 +19,6 @@ from sevkit.errors import HostReadError, UsageError
 from sevkit.kubevirt.labels import DOMAIN, NodeWord, parse_node_word
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sevkit.cluster.events import NodeEvent
 
 NFD_FILE: Final = "/etc/kubernetes/node-feature-discovery/features.d/sevkit"
@@ -69,7 +67,7 @@ class NfdSink:
             ) from error
         return Published()
 
-    def tell(self, events: Sequence[NodeEvent]) -> None:
+    def tell(self, event: NodeEvent) -> None:
         """Leave it to the log."""
 
 

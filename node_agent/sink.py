@@ -10,8 +10,6 @@ from sevkit.errors import HostReadError
 from sevkit.kubevirt.labels import NodeWord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sevkit.cluster.errors import Contested
     from sevkit.cluster.events import NodeEvent
 
@@ -39,8 +37,8 @@ class Sink(Protocol):
         """Make ``word`` what is published. ``whole``: try again what was left to others."""
         ...
 
-    def tell(self, events: Sequence[NodeEvent]) -> None:
-        """Tell people, where this sink can; nothing depends on it."""
+    def tell(self, event: NodeEvent) -> None:
+        """Tell people of one event, where this sink can; nothing depends on it."""
         ...
 
 
@@ -69,7 +67,7 @@ class StdoutSink:
             raise HostReadError(f"standard output cannot be written: {reason}") from error
         return Published()
 
-    def tell(self, events: Sequence[NodeEvent]) -> None:
+    def tell(self, event: NodeEvent) -> None:
         """Leave it to the log."""
 
 
@@ -93,5 +91,5 @@ class DryRun:
         """Print it."""
         return self._printer.publish(word, whole=whole)
 
-    def tell(self, events: Sequence[NodeEvent]) -> None:
+    def tell(self, event: NodeEvent) -> None:
         """Tell nobody."""

@@ -65,6 +65,8 @@ class Place:
     failure: SevkitError | None = None
     is_done_all_the_same: bool = False
     tell_failure: SevkitError | None = None
+    #: How many events can be told before that fails.
+    tells: int = 0
 
     def recall(self) -> NodeWord:
         self.recalls += 1
@@ -82,10 +84,10 @@ class Place:
         self.publications.append((self.now, word, whole))
         return Published(self.contested)
 
-    def tell(self, events: Sequence[NodeEvent]) -> None:
-        if self.tell_failure is not None:
+    def tell(self, event: NodeEvent) -> None:
+        if self.tell_failure is not None and len(self.told) >= self.tells:
             raise self.tell_failure
-        self.told += events
+        self.told.append(event)
 
     def _fail(self) -> None:
         if self.failure is not None:

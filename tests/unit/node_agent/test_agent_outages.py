@@ -265,6 +265,21 @@ def test_events_that_cannot_be_told_are_told_with_the_next_publication(
     assert life.news == ["CapabilityLost", "CapabilityGained"]
 
 
+def test_events_that_were_told_are_not_told_again_with_those_that_were_not(
+    live: Callable[..., Life], found_on: Callable[..., Capabilities]
+) -> None:
+    life = live(found_on("milan", "smee-off"))
+    life.place.tell_failure, life.place.tells = DOWN, 1
+    life.run(200)
+    assert len(life.place.told) == 1
+    life.place.tell_failure = None
+    life.host.found = found_on("milan")
+    life.run(80)
+    notes = [event.note for event in life.place.told]
+    assert len(notes) == len(set(notes))
+    assert [event.reason for event in life.place.told[:3]] == ["CapabilityMissing"] * 3
+
+
 def test_events_that_can_never_be_told_do_not_pile_up(
     live: Callable[..., Life], found_on: Callable[..., Capabilities]
 ) -> None:

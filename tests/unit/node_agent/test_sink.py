@@ -23,7 +23,7 @@ def test_stdout_gets_one_document_a_line(found_on: Callable[..., Capabilities]) 
     words = [encode_node_word(found_on("genoa", *more)) for more in ((), ("smee-off",))]
     for word in words:
         assert sink.publish(word, whole=False).contested == ()
-    sink.tell([EVENT])
+    sink.tell(EVENT)
     documents = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert documents == [word.to_json() for word in words]
     assert documents[0]["annotations"]["sevkit.io/capabilities"]["sev"]["state"] == "usable"
@@ -50,7 +50,7 @@ def test_a_dry_run_asks_and_never_tells(live: Callable[..., Life]) -> None:
     assert dry.recall() == place.word
     assert not dry.holds(place.word), "it is shown in any case"
     dry.publish(word, whole=True)
-    dry.tell([EVENT])
+    dry.tell(EVENT)
     assert json.loads(stream.getvalue())["labels"] == {"sevkit.io/sev": "false"}
     assert place.word == NodeWord({"sevkit.io/sev": "true"})
     assert (place.publications, place.told) == ([], [])
