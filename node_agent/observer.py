@@ -116,7 +116,10 @@ class Watcher:
         return () if silent < ALIVE_SECONDS else (f"loop has not come round for {silent:.0f} s",)
 
     def ready(self) -> Sequence[str]:
-        """Return why the Node does not say what was found."""
+        """Return why the Node does not say what was found, where the agent is to say it.
+
+        Keys that others own are their owners' decision, and no roll-out has to wait for it.
+        """
         return (self._problem,) if self._problem else ()
 
     def probed(self, found: Capabilities) -> None:
@@ -156,13 +159,17 @@ class Watcher:
         self._problem = f"cannot publish: {error.message}"
         if self.gauges is not None:
             self.gauges.publish_failures.labels(type(error).__name__).inc()
-        level = logging.ERROR if isinstance(error, _LOUD) else logging.WARNING
         more = {"retry_seconds": round(wait, 1), "cause": type(error).__name__}
-        _LOG.log(level, "cannot publish", exc_info=error, extra=more)
+        _LOG.log(_loudness(error), "cannot publish", exc_info=error, extra=more)
 
     def tell_failed(self, error: SevkitError) -> None:
-        """Log it."""
-        _LOG.warning("cannot tell events", exc_info=error, extra={"cause": type(error).__name__})
+        """Log it, loudly where only a person can mend it."""
+        more = {"cause": type(error).__name__}
+        _LOG.log(_loudness(error), "cannot tell events", exc_info=error, extra=more)
+
+
+def _loudness(error: SevkitError) -> int:
+    return logging.ERROR if isinstance(error, _LOUD) else logging.WARNING
 
 
 @final
