@@ -26,12 +26,14 @@ from sevkit.observe.log import log_as_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from node_agent.settings import Settings
     from node_agent.signals import Signals
     from node_agent.sink import Sink
     from sevkit.cluster.access import Access
     from sevkit.host.capability import Capabilities
+    from sevkit.host.source import HostSource
 
 _LOG: Final = logging.getLogger("sevkit.node_agent")
 #: The shortest sleep: whatever is due, the loop does not spin.
@@ -109,8 +111,14 @@ def _loop(agent: Agent, watcher: Watcher, signals: Signals) -> None:
 
 def _check_host(settings: Settings) -> None:
     """Refuse folders that are none at the start; later their absence is a probe that failed."""
-    with open_host(settings.host_root, sys=settings.host_sys):
+    with _open_host(settings):
         pass
+
+
+def _open_host(settings: Settings) -> AbstractContextManager[HostSource]:
+    return open_host(
+        settings.host_root, sys=settings.host_sys, firmware_file=settings.firmware_facts
+    )
 
 
 def _probe(settings: Settings) -> Callable[[], Capabilities]:
@@ -118,9 +126,7 @@ def _probe(settings: Settings) -> Callable[[], Capabilities]:
 
     def probe() -> Capabilities:
         # Opened anew each time: what is mounted there may be another one by then.
-        with open_host(
-            settings.host_root, sys=settings.host_sys, firmware_file=settings.firmware_facts
-        ) as source:
+        with _open_host(settings) as source:
             facts = steadiness.settle(probe_host(source))
         return decide(facts, allow_sev_es_beside_snp=settings.sev_es_beside_snp)
 

@@ -78,11 +78,6 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Sett
         raise UsageError(
             "node's name is not known", hint="--node-name N, or NODE_NAME by the downward API"
         )
-    if given.host_root and given.firmware_facts:
-        raise UsageError(
-            "of a captured host nothing outside of it is read",
-            hint="leave --firmware-facts out; put firmware.json into the host's root",
-        )
     if given.once and given.listen:
         raise UsageError("with --once nobody is there to listen", hint="leave --listen out")
     return Settings(

@@ -47,10 +47,16 @@ def open_host(
 ) -> Iterator[HostSource]:
     """Yield the copy of a host below ``root``, or without one this machine.
 
-    ``sys`` is where the host's /sys is, if not at its place; for this machine that is /host/sys if
-    it is there. ``firmware_file`` is a ``firmware.json`` of whoever may ask this machine's
-    firmware, used where /dev/sev is not ours. Raises ``UsageError`` for folders that are none.
+    ``sys`` is where this machine's /sys is, if not at its place: /host/sys if it is there.
+    ``firmware_file`` is a ``firmware.json`` of whoever may ask this machine's firmware, used where
+    /dev/sev is not ours. Raises ``UsageError`` for folders that are none, and for either of these
+    beside a copy: it would be two machines in one.
     """
+    if root is not None and (sys is not None or firmware_file is not None):
+        raise UsageError(
+            "of a captured host nothing outside of it is read",
+            hint="put its /sys, and its firmware.json, below its root",
+        )
     if root is None and sys is None and os.path.isdir(_MOUNTED_SYS):  # noqa: PTH112  # no path is made
         sys = _MOUNTED_SYS
     for folder in (root, sys):

@@ -43,11 +43,22 @@ def test_sys_can_be_elsewhere(
     milan: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "milan/sys").rename(tmp_path / "sys")
-    words = ["node", "probe", "--host-root", milan, "--output", "json"]
-    assert main(words) == 0
+    words = ["node", "probe", "--output", "json"]
+    assert main([*words, "--host-root", milan]) == 0
     assert json.loads(capsys.readouterr().out)["sources"]["modules.sev"]["unread"] == "absent"
     assert main([*words, "--host-sys", str(tmp_path / "sys")]) == 0
     assert json.loads(capsys.readouterr().out)["sources"]["modules.sev"] == {"value": True}
+
+
+@pytest.mark.parametrize("option", ["--host-sys", "--firmware-facts"])
+def test_of_a_captured_host_nothing_outside_of_it_is_read(
+    option: str, milan: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else it would be two machines in one, and nobody would see it."""
+    assert main(["node", "probe", "--host-root", milan, option, f"{milan}/sys"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "nothing outside of it is read" in captured.err
 
 
 @pytest.mark.parametrize("option", ["--host-root", "--host-sys", "--domain-capabilities"])

@@ -94,12 +94,14 @@ def test_sys_may_be_elsewhere(tree: Callable[..., Path], tmp_path: Path) -> None
     (root / "sys").rename(tmp_path / "host-sys")
     with open_host(str(root)) as source:
         assert decide(probe_host(source)).sev.reason == "kvm-unread"
-    with open_host(str(root), sys=str(tmp_path / "host-sys")) as source:
-        facts = probe_host(source)
-        assert decide(facts).sev_snp.guests == 127
-        assert isinstance(facts.secure_processors, Known)
-        assert facts.secure_processors.value[0].attributes["device"] == "0x1486"
-        missing = source.text("sys/nothing")
+    files = HostFiles(str(root), str(tmp_path / "host-sys"))
+    source = CapturedHost(files)
+    facts = probe_host(source)
+    assert decide(facts).sev_snp.guests == 127
+    assert isinstance(facts.secure_processors, Known)
+    assert facts.secure_processors.value[0].attributes["device"] == "0x1486"
+    missing = source.text("sys/nothing")
+    files.close()
     assert isinstance(missing, Unreadable)
     assert missing.detail.startswith("/sys/nothing")
 
@@ -109,8 +111,15 @@ def test_a_root_that_is_no_folder_is_refused(name: str, tree: Callable[..., Path
     root = tree("milan")
     with pytest.raises(UsageError, match="is not a folder"), open_host(f"{root}/{name}"):
         pass
-    with pytest.raises(UsageError), open_host(str(root), sys=f"{root}/{name}"):
+    with pytest.raises(UsageError, match="is not a folder"), open_host(sys=f"{root}/{name}"):
         pass
+
+
+def test_a_copy_is_read_alone(tree: Callable[..., Path]) -> None:
+    root = str(tree("milan"))
+    for more in ({"sys": f"{root}/sys"}, {"firmware_file": f"{root}/firmware.json"}):
+        with pytest.raises(UsageError, match="nothing outside of it"), open_host(root, **more):
+            pass
 
 
 def test_a_host_gives_its_descriptors_back(tree: Callable[..., Path]) -> None:

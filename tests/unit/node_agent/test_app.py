@@ -90,6 +90,8 @@ def test_who_is_to_stop_before_the_first_probe_does_nothing(run: Run, genoa: str
         ((), {}, 2, "node's name is not known"),
         (("--host-root", "/nonexistent", *OUT), {}, 2, "is not a folder"),
         (("--host-sys", "/nonexistent", *OUT), {}, 2, "is not a folder"),
+        (("--host-root", "/", "--host-sys", "/sys", *OUT), {}, 2, "nothing outside of it is read"),
+        (("--host-root", "/", "--firmware-facts", "f", *OUT), {}, 2, "nothing outside of it is"),
         (("--sink", "nfd", "--nfd-file", "/nonexistent/f", "--once"), {}, 2, "is not a folder"),
         (("--listen", "192.0.2.1:1", *OUT), {}, 2, "cannot listen"),
         (("--once",), {"NODE_NAME": "n"}, None, ""),

@@ -83,7 +83,6 @@ def test_each_option_is_one_setting_and_nothing_else(
         ((), {}, "node's name is not known"),
         ((), {"NODE_NAME": ""}, "node's name is not known"),
         (("--dry-run", "--once"), {}, "node's name is not known"),
-        (("--host-root", "/h", "--firmware-facts", "f"), POD, "nothing outside of it is read"),
         (("--once", "--listen", "127.0.0.1:1"), POD, "nobody is there to listen"),
         (("--listen", "9465"), POD, "is not HOST:PORT"),
         (("--listen", ":9465"), POD, "is not HOST:PORT"),
