@@ -78,7 +78,7 @@ def _run(
         try:
             agent.publish_once()
         except Stopped as stop:
-            raise UndecidedError("stopped before anything was published") from stop
+            raise UndecidedError("stopped before it was done") from stop
         return
     _loop(agent, watcher, signals)
 

@@ -115,7 +115,10 @@ def _address(listen: str | None, pod_address: str) -> tuple[str, int] | None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not math.isfinite(value) or not 0 <= value <= 7 * 86400:
         raise argparse.ArgumentTypeError("must be 0 to 604800 seconds")
     return value

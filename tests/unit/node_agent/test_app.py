@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
 from typing import TYPE_CHECKING, Any, Final, final
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import pytest
 
 from node_agent.app import main
+from node_agent.signals import Stopped
 from sevkit.testing.host import PRESETS, write_host
 
 if TYPE_CHECKING:
@@ -109,6 +112,20 @@ def test_what_cannot_work_ends_at_once_with_one_line(
     assert said in line["error"]
     assert line["hint"]
     assert "trace" not in line
+
+
+def test_once_that_was_stopped_says_no_more_than_that_it_is_not_done(run: Run, genoa: str) -> None:
+    """It may have been stopped between the publication and its Events."""
+
+    class Stopping(io.StringIO):
+        def flush(self) -> None:
+            raise Stopped
+
+    with contextlib.redirect_stdout(Stopping()) as out:
+        code, _, log = run(*OUT, "--once", "--host-root", genoa)
+    assert code == 4
+    assert log[-1]["error"] == "UndecidedError: stopped before it was done"
+    assert "sevkit.io/sev" in out.getvalue()
 
 
 def test_a_bug_is_a_bug_with_its_trace(run: Run, genoa: str) -> None:
