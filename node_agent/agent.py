@@ -135,12 +135,10 @@ class Agent:
         """Probe and publish now, once. Raises ``SevkitError``."""
         self._found = found = self._probe()
         self._observer.probed(found)
-        word = self._recall(found)
-        if not self._sink.holds(word):
+        word, is_news = self._first(found)
+        if is_news:
             self._say(word, found, whole=True)
             self._tell_quietly()
-        else:
-            self._observer.published(word, ())
         return word
 
     def _look(self, now: float) -> None:
