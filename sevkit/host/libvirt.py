@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from sevkit.errors import FormatError, HypervisorError
 from sevkit.host.reading import Cause, Known, Reading, Unreadable, absent
-from sevkit.hypervisor.protocol import HypervisorUnreachable, NotSupported
+from sevkit.hypervisor.protocol import NotSupported
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +69,5 @@ def _ask(what: str, call: Callable[[], _T]) -> Reading[_T]:
         return Known(call())
     except NotSupported:
         return absent(what)
-    except HypervisorUnreachable as error:
-        return Unreadable(Cause.DENIED, f"{what}: {error.message}")
     except (HypervisorError, FormatError) as error:
         return Unreadable(Cause.FAILED, f"{what}: {error.message}")

@@ -54,7 +54,7 @@ def test_what_libvirt_says_is_known_and_the_chip_is_not_named() -> None:
     ("error", "cause"),
     [
         (NotSupported("no SEV here"), Cause.ABSENT),
-        (HypervisorUnreachable("connect to qemu:///system: refused"), Cause.DENIED),
+        (HypervisorUnreachable("connect to qemu:///system: refused"), Cause.FAILED),
         (HypervisorError("internal error"), Cause.FAILED),
         (FormatError("node SEV info", "pdh has 7 bytes"), Cause.FAILED),
     ],
