@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from sevkit.cli.files import read_file
-from sevkit.errors import HypervisorError, UsageError
+from sevkit.errors import UsageError
 from sevkit.host.probe import probe_host
 from sevkit.host.sources import open_host
-from sevkit.hypervisor.protocol import HypervisorUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,20 +76,11 @@ def probe(given: dict[str, Any]) -> HostFacts:
 
 @contextlib.contextmanager
 def _hypervisor(uri: str | None) -> Iterator[Hypervisor | None]:
-    """Yield the libvirt at ``uri``, for the first kind of guests that it knows."""
+    """Yield the libvirt at ``uri``, if one is meant."""
     if uri is None:
         yield None
         return
     from sevkit.hypervisor.libvirt_connection import LibvirtHypervisor  # noqa: PLC0415  # an extra
 
-    for kind in _KINDS:
-        with LibvirtHypervisor(uri, virt_type=kind) as found:
-            if kind != _KINDS[-1]:
-                try:
-                    found.domain_capabilities()
-                except HypervisorUnreachable:
-                    pass  # no other kind will be reached
-                except HypervisorError:
-                    continue
-            yield found
-            return
+    with LibvirtHypervisor(uri, virt_types=_KINDS) as found:
+        yield found

@@ -29,13 +29,14 @@ from sevkit.hypervisor.protocol import (
     DomainState,
     LaunchSecurityInfo,
     NodeSevInfo,
+    NoSuchVirtType,
     NotSupported,
     WrongState,
     check_launch_secret,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
 #: ``virDomainState``, whose numbers are the positions.
@@ -83,7 +84,8 @@ def _call(doing: str, function: Callable[..., Any], *arguments: Any) -> Any:  # 
 class LibvirtHypervisor:
     """One libvirt by its URI, such as ``qemu:///system``. Close it, or use it as a context manager.
 
-    ``virt_type``, ``arch`` and ``machine`` are those whose domain capabilities are asked for.
+    Domain capabilities are asked for of ``arch``, ``machine`` and the first of ``virt_types`` that
+    this host has guests of.
     ``dead_after`` is in seconds; see above. Raises ``UsageError`` where libvirt-python is missing.
     """
 
@@ -91,14 +93,15 @@ class LibvirtHypervisor:
         self,
         uri: str,
         *,
-        virt_type: str = "kvm",
+        virt_types: Sequence[str] = ("kvm",),
         arch: str = "x86_64",
         machine: str = "q35",
         dead_after: int | None = None,
     ) -> None:
         self._library: Final = _libvirt()
         self._uri: Final = uri
-        self._guest: Final = (arch, machine, virt_type)
+        self._guest: Final = (arch, machine)
+        self._virt_types: Final = tuple(virt_types)
         self._dead_after: Final = dead_after
         self._connections: Final[dict[bool, Any]] = {}
 
@@ -117,9 +120,12 @@ class LibvirtHypervisor:
 
     def domain_capabilities(self) -> str:
         """Return the XML of ``virsh domcapabilities``, as the Protocol has it."""
-        arch, machine, virt_type = self._guest
         ask = self.connection(writable=True).getDomainCapabilities
-        return str(_call("domain capabilities", ask, None, arch, machine, virt_type, 0))
+        *others, last = self._virt_types
+        for virt_type in others:
+            with contextlib.suppress(NoSuchVirtType):
+                return str(_call("domain capabilities", ask, None, *self._guest, virt_type, 0))
+        return str(_call("domain capabilities", ask, None, *self._guest, last, 0))
 
     def node_sev_info(self) -> NodeSevInfo:
         """Return what the host's secure processor is, as the Protocol has it."""

@@ -7,6 +7,7 @@ one line and bounded: the host writes it.
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -15,6 +16,7 @@ from sevkit.errors import HypervisorError
 from sevkit.hypervisor.protocol import (
     HypervisorUnreachable,
     NoSuchDomain,
+    NoSuchVirtType,
     NotSupported,
     WrongState,
 )
@@ -70,6 +72,7 @@ _GONE: Final = _Kind(NoSuchDomain, "virsh list --all shows what there is")
 _UNSUPPORTED: Final = _Kind(
     NotSupported, "it needs a QEMU domain, and a libvirt and a host that have SEV"
 )
+_NO_GUESTS: Final = _Kind(NoSuchVirtType, "virsh capabilities shows what guests there can be")
 _FAILED: Final = _Kind(HypervisorError)
 
 _KINDS: Final[Mapping[int, _Kind]] = MappingProxyType(
@@ -99,6 +102,16 @@ _KINDS: Final[Mapping[int, _Kind]] = MappingProxyType(
 )
 
 
+#: An argument is refused for many reasons, and only the sentence says which it is.
+_INVALID: Final = (
+    (re.compile("unsupported flags"), _UNSUPPORTED),
+    (
+        re.compile(r".*(?:unknown virttype: |(?:KVM|the accel '[^']*') is not supported by )"),
+        _NO_GUESTS,
+    ),
+)
+
+
 def translate_error(doing: str, code: int, message: str, *, origin: int = 0) -> HypervisorError:
     """Return the error that a failed call is; ``doing`` says what was tried, such as ``pause``.
 
@@ -108,7 +121,7 @@ def translate_error(doing: str, code: int, message: str, *, origin: int = 0) -> 
     kind = _KINDS.get(code, _FAILED)
     if origin == FROM_RPC and kind is _FAILED:
         kind = _UNREACHABLE
-    if code == LibvirtCode.INVALID_ARG and message.startswith("unsupported flags"):
-        kind = _UNSUPPORTED
+    if code == LibvirtCode.INVALID_ARG:
+        kind = next((one for words, one in _INVALID if words.match(message)), kind)
     said = " ".join(message.split())[:_LONGEST] or f"libvirt gave code {code} and no reason"
     return kind.error(f"{doing}: {said}", hint=kind.hint)

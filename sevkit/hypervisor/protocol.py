@@ -32,6 +32,10 @@ class NotSupported(HypervisorError):
     """There is no such function for this libvirt, driver, host or domain."""
 
 
+class NoSuchVirtType(HypervisorError):
+    """There are no guests of that kind on this host; KVM's need KVM."""
+
+
 class WrongState(HypervisorError):
     """The domain is not in the state that this needs: it is not paused, or not running at all."""
 

@@ -54,6 +54,7 @@ from sevkit.hypervisor.libvirt_connection import LibvirtHypervisor
 from sevkit.hypervisor.protocol import (
     DomainState,
     HypervisorUnreachable,
+    NoSuchVirtType,
     NotSupported,
     WrongState,
 )
@@ -337,7 +338,7 @@ class TestLibvirtdWithQemu(NoSevHypervisorContract):
 
     @pytest.fixture
     def hypervisor(self, libvirtd: Libvirtd) -> Iterator[LibvirtHypervisor]:
-        with LibvirtHypervisor(libvirtd.uri, virt_type="qemu") as found:
+        with LibvirtHypervisor(libvirtd.uri, virt_types=("qemu",)) as found:
             yield found
 
     @pytest.fixture
@@ -432,10 +433,24 @@ class TestLibvirtdWithQemu(NoSevHypervisorContract):
     def test_guests_of_another_kind_are_an_error_and_no_capability(
         self, libvirtd: Libvirtd
     ) -> None:
-        with LibvirtHypervisor(libvirtd.uri, virt_type="xen") as real:
+        with LibvirtHypervisor(libvirtd.uri, virt_types=("xen", "hvf")) as real:
             found: Hypervisor = real
-            with pytest.raises(HypervisorError, match="domain capabilities: invalid argument"):
+            with pytest.raises(NoSuchVirtType, match="domain capabilities: invalid argument"):
                 found.domain_capabilities()
+
+    def test_the_first_kind_of_guests_that_there_is_has_the_capabilities(
+        self, libvirtd: Libvirtd
+    ) -> None:
+        with LibvirtHypervisor(libvirtd.uri, virt_types=("xen", "qemu", "hvf")) as found:
+            assert parse_domain_capabilities(found.domain_capabilities()).virt_type == "qemu"
+
+    def test_another_error_is_no_reason_to_try_the_next_kind(self, libvirtd: Libvirtd) -> None:
+        with (
+            LibvirtHypervisor(libvirtd.uri, virt_types=("qemu", "xen"), machine="none-such") as it,
+            pytest.raises(HypervisorError, match="none-such") as caught,
+        ):
+            it.domain_capabilities()
+        assert not isinstance(caught.value, NoSuchVirtType)
 
 
 #: In a process of its own: libvirt's event loop is the process', and cannot be taken back.
@@ -447,7 +462,7 @@ uri, pid = sys.argv[1], int(sys.argv[2])
 loop = EventLoop()
 thread = threading.Thread(target=loop.run)
 thread.start()
-hypervisor = LibvirtHypervisor(uri, virt_type="qemu", dead_after=3)
+hypervisor = LibvirtHypervisor(uri, virt_types=("qemu",), dead_after=3)
 hypervisor.domain_capabilities()
 os.kill(pid, signal.SIGSTOP)
 started = time.monotonic()
@@ -599,7 +614,7 @@ def sev_libvirtd(
     emulator.chmod(0o755)
     (folder / "ovmf.fd").write_bytes(FIRMWARE)
     found = Libvirtd(folder, daemon, str(emulator))
-    with found, LibvirtHypervisor(found.uri, virt_type="qemu") as hypervisor:
+    with found, LibvirtHypervisor(found.uri, virt_types=("qemu",)) as hypervisor:
         hypervisor.domain_capabilities()
     found.claim_sev(*kvm.processor.sev.pdh_cert_export())
     with socketserver.ThreadingUnixStreamServer(str(answers), SevAnswers) as server:
@@ -623,7 +638,7 @@ class TestLibvirtdOverTheSimulatedProcessor(SevHypervisorContract):
         firmware = {str(sev_libvirtd.folder / "ovmf.fd"): FIRMWARE}
         with (
             SimulatedHypervisor(kvm, firmware) as SevAnswers.hypervisor,
-            LibvirtHypervisor(sev_libvirtd.uri, virt_type="qemu") as found,
+            LibvirtHypervisor(sev_libvirtd.uri, virt_types=("qemu",)) as found,
         ):
             yield found
 

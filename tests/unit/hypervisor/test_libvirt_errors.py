@@ -9,6 +9,7 @@ from sevkit.hypervisor.libvirt_errors import FROM_RPC, LibvirtCode, translate_er
 from sevkit.hypervisor.protocol import (
     HypervisorUnreachable,
     NoSuchDomain,
+    NoSuchVirtType,
     NotSupported,
     WrongState,
 )
@@ -47,8 +48,17 @@ SAID: Final = (
         8,
         10,
         "invalid argument: the accel 'kvm' is not supported by '/x' on this host",
+        NoSuchVirtType,
+    ),
+    (8, 10, "invalid argument: KVM is not supported by '/x' on this host", NoSuchVirtType),
+    (8, 10, "invalid argument: unknown virttype: x", NoSuchVirtType),
+    (
+        8,
+        10,
+        "invalid argument: the machine 'x' is not supported by emulator '/x'",
         HypervisorError,
     ),
+    (1, 10, "internal error: KVM is not supported by '/x' on this host", HypervisorError),
     (1, 10, "internal error: unable to execute QEMU command 'x': y", HypervisorError),
     (9999, 10, "of a newer libvirt", HypervisorError),
 )
