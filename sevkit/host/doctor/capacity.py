@@ -21,7 +21,10 @@ from sevkit.host.reading import value_of
 from sevkit.host.reasons import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sevkit.host.doctor.check import Patient
+    from sevkit.host.facts import HostFacts
 
 
 def _some(count: int | None) -> Found:
@@ -83,6 +86,29 @@ def _libvirt(p: Patient) -> Found:
     if lies:
         return Found(Verdict.WARN, shown, f"libvirt offers what cannot run: {', '.join(lies)}")
     return Found(Verdict.PASS, shown)
+
+
+def _libvirt_c_bit(p: Patient) -> Found:
+    """Hold libvirt's C-bit against the processor's: a guest with another one does not start."""
+    said = sorted(set(_libvirt_c_bits(p.facts)))
+    if not said:
+        return Found(Verdict.SKIP, detail="libvirt was not asked, or does not say")
+    if p.found.c_bit is None:
+        return Found(Verdict.SKIP, detail=why_not(p.facts.cpuid))
+    shown = ", ".join(map(str, said))
+    if said != [p.found.c_bit]:
+        return Found(Verdict.WARN, shown, f"CPUID has {p.found.c_bit}")
+    return Found(Verdict.PASS, shown)
+
+
+def _libvirt_c_bits(facts: HostFacts) -> Iterator[int]:
+    said, node = value_of(facts.domain_capabilities), value_of(facts.node_sev)
+    # Of guests without KVM it means nothing.
+    sev = None if said is None or said.virt_type == "qemu" else said.sev
+    if sev is not None and sev.cbitpos is not None:
+        yield sev.cbitpos
+    if node is not None:
+        yield node.c_bit
 
 
 _LOCKED: Final = -1
@@ -148,5 +174,13 @@ CAPACITY: Final[tuple[Check, ...]] = (
         _libvirt,
         "do not schedule by libvirt's word: it tells what QEMU has",
         source="domain capabilities: launchSecurity and sev",
+    ),
+    Check(
+        "libvirt.c-bit",
+        "libvirt has this processor's C-bit",
+        NONE,
+        _libvirt_c_bit,
+        "ask this host's own libvirt; if it is, remove /var/cache/libvirt/qemu and restart it",
+        source="domain capabilities and node SEV info against CPUID Fn8000_001F EBX",
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -11,6 +12,9 @@ from sevkit.host.capabilities import decide
 from sevkit.host.capability import State, Technology
 from sevkit.host.doctor.catalogue import CATALOGUE
 from sevkit.host.doctor.check import Verdict, examine
+from sevkit.host.libvirt import NodeSev
+from sevkit.host.reading import Cause, Known, Unreadable
+from sevkit.hypervisor.domain_capabilities import DomainCapabilities, SevCapabilities
 from sevkit.testing.host.defects import DEFECTS
 from sevkit.testing.host.presets import PRESETS
 
@@ -64,6 +68,41 @@ def test_a_healthy_host_fails_nothing_but_sev_es_beside_snp(
     for preset in ("milan", "genoa", "bergamo", "siena", "turin", "turin-dense"):
         assert failed(facts_of(preset)) == {"sev-es.beside-snp"}
     assert failed(facts_of("rome-es")) == {"cpu.sev-snp"}
+
+
+@pytest.mark.parametrize(
+    ("of_capabilities", "of_node", "verdict"),
+    [
+        (None, None, Verdict.SKIP),
+        (51, None, Verdict.PASS),
+        (None, 51, Verdict.PASS),
+        (51, 51, Verdict.PASS),
+        (47, None, Verdict.WARN),
+        (None, 47, Verdict.WARN),
+        (51, 47, Verdict.WARN),
+        (None, 0, Verdict.WARN),
+    ],
+)
+def test_a_c_bit_of_libvirts_that_is_another_is_told(
+    of_capabilities: int | None,
+    of_node: int | None,
+    verdict: Verdict,
+    facts_of: Callable[..., HostFacts],
+) -> None:
+    facts = facts_of("genoa")
+    if of_capabilities is not None:
+        sev = SevCapabilities(supported=True, cbitpos=of_capabilities)
+        said = DomainCapabilities("/q", "kvm", "q35", "x86_64", None, None, sev, ())
+        facts = replace(facts, domain_capabilities=Known(said))
+    if of_node is not None:
+        facts = replace(facts, node_sev=Known(NodeSev(of_node, 1, None, None)))
+    found = results(facts)["libvirt.c-bit"]
+    assert found.verdict is verdict
+    assert bool(found.fix) is (verdict is Verdict.WARN)
+    if verdict is Verdict.WARN:
+        assert found.detail == "CPUID has 51"
+    unread = replace(facts, cpuid=Unreadable(Cause.FAILED, "cpuid"))
+    assert results(unread)["libvirt.c-bit"].verdict is Verdict.SKIP
 
 
 #: The checks that fail of each defect on Genoa, beside SEV-ES' own where SNP is initialised.
