@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING, Any, Final, Self, final
 from hack.started import Started
 from node_agent.agent import Agent
 from node_agent.observer import Gauges, Watcher
-from node_agent.sink import Published
 from sevkit.host.capabilities import decide
 from sevkit.host.probe import probe_host
 from sevkit.host.sources import open_host
@@ -44,6 +43,7 @@ from sevkit.testing.host import with_defects, write_host
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sevkit.cluster.errors import Contested
     from sevkit.cluster.events import NodeEvent
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -275,9 +275,9 @@ class _Still:
     def holds(self, word: NodeWord) -> bool:
         return bool(word)
 
-    def publish(self, word: NodeWord, *, whole: bool) -> Published:
+    def publish(self, word: NodeWord, *, whole: bool) -> tuple[Contested, ...]:
         del word, whole
-        return Published()
+        return ()
 
     def tell(self, event: NodeEvent) -> None:
         del event

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from random import Random
 
-    from node_agent.sink import Published, Sink
+    from node_agent.sink import Sink
     from sevkit.cluster.errors import Contested
     from sevkit.cluster.events import NodeEvent
     from sevkit.host.capability import Capabilities
@@ -208,13 +208,13 @@ class Agent:
 
     def _say(self, word: NodeWord, found: Capabilities, *, whole: bool) -> None:
         before = self._last or NodeWord()
-        done: Published = self._sink.publish(word, whole=whole)
+        contested = self._sink.publish(word, whole=whole)
         self._last = self._published = word
-        self._observer.published(word, done.contested)
+        self._observer.published(word, contested)
         events = list(capability_events(before, found))
-        if done.contested and (whole or done.contested != self._contested):
-            events.append(contested_event(done.contested))
-        self._contested = done.contested
+        if contested and (whole or contested != self._contested):
+            events.append(contested_event(contested))
+        self._contested = contested
         for event in events:
             self._observer.happened(event)
         self._untold = [*self._untold, *events][-_UNTOLD:]

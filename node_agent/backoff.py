@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 _DOUBLINGS = 32
 
 
-def jittered(seconds: float, random: Random, *, share: float = 0.2) -> float:
-    """Return a time around ``seconds``, by at most ``share`` of it more or less."""
-    return seconds * random.uniform(1 - share, 1 + share)
+def jittered(seconds: float, random: Random) -> float:
+    """Return a time around ``seconds``, by at most a fifth of it more or less."""
+    return seconds * random.uniform(0.8, 1.2)
 
 
 @final

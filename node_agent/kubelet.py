@@ -19,7 +19,7 @@ class KubeletSocket:
 
     def __init__(self, folder: str) -> None:
         self._path: Final = f"{folder}/{SOCKET}"
-        self._last: Final[list[tuple[int, int]]] = []
+        self._last: tuple[int, int] | None = None
 
     def is_new(self) -> bool:
         """Return whether there is another socket than when this was asked before.
@@ -32,5 +32,5 @@ class KubeletSocket:
         except OSError:
             return False
         found = (status.st_ino, status.st_mtime_ns)
-        was, self._last[:] = self._last[:], [found]
-        return bool(was) and was != [found]
+        was, self._last = self._last, found
+        return was is not None and was != found

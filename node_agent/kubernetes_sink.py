@@ -18,7 +18,6 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, final
 
-from node_agent.sink import Published
 from sevkit.cluster.errors import Conflict, NotFound
 from sevkit.cluster.events import create_event, repeat_event
 from sevkit.cluster.nodes import AGENT_MANAGER, NodeClient, NodeKeys, contested_keys
@@ -81,7 +80,7 @@ class KubernetesSink:
         is_same = view.has(word.labels, word.annotations, word.capacity)
         return is_same and view.owned_by(AGENT_MANAGER) == keys
 
-    def publish(self, word: NodeWord, *, whole: bool) -> Published:
+    def publish(self, word: NodeWord, *, whole: bool) -> tuple[Contested, ...]:
         """Apply ``word``. Raises ``ClusterError``, after which nothing was applied, or all."""
         if whole:
             self._left, self._contested = NodeKeys(), ()
@@ -99,7 +98,7 @@ class KubernetesSink:
                 if not last or not contested_keys(conflict):
                     raise
                 force = self._leave(conflict)
-        return Published(self._contested)
+        return self._contested
 
     def _leave(self, conflict: Conflict) -> bool:
         """Leave what others contest; return whether anything is left that is to be taken over."""

@@ -14,11 +14,11 @@ import re
 from typing import TYPE_CHECKING, Final, final
 
 from node_agent.atomic import replace_file
-from node_agent.sink import Published
 from sevkit.errors import HostReadError, UsageError
 from sevkit.kubevirt.labels import DOMAIN, NodeWord, parse_node_word
 
 if TYPE_CHECKING:
+    from sevkit.cluster.errors import Contested
     from sevkit.cluster.events import NodeEvent
 
 NFD_FILE: Final = "/etc/kubernetes/node-feature-discovery/features.d/sevkit"
@@ -56,7 +56,7 @@ class NfdSink:
         """Return whether the file says this."""
         return self.recall() == NodeWord(word.labels, {}, word.capacity)
 
-    def publish(self, word: NodeWord, *, whole: bool) -> Published:  # noqa: ARG002  # the Protocol's
+    def publish(self, word: NodeWord, *, whole: bool) -> tuple[Contested, ...]:  # noqa: ARG002  # the Protocol's
         """Replace the file."""
         try:
             replace_file(self._path, encode_features(word).encode())
@@ -65,7 +65,7 @@ class NfdSink:
                 f"{self._path} cannot be written: {_why(error)}",
                 hint="is the folder mounted writable, and does it belong to the agent's group?",
             ) from error
-        return Published()
+        return ()
 
     def tell(self, event: NodeEvent) -> None:
         """Leave it to the log."""

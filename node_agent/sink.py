@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TextIO, final
 
 from sevkit.errors import HostReadError
@@ -12,14 +11,6 @@ from sevkit.kubevirt.labels import NodeWord
 if TYPE_CHECKING:
     from sevkit.cluster.errors import Contested
     from sevkit.cluster.events import NodeEvent
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Published:
-    """What came of publishing; ``contested`` are the fields that were left to others."""
-
-    contested: tuple[Contested, ...] = ()
 
 
 class Sink(Protocol):
@@ -33,8 +24,11 @@ class Sink(Protocol):
         """Return whether exactly this is published already; asked after ``recall`` only."""
         ...
 
-    def publish(self, word: NodeWord, *, whole: bool) -> Published:
-        """Make ``word`` what is published. ``whole``: try again what was left to others."""
+    def publish(self, word: NodeWord, *, whole: bool) -> tuple[Contested, ...]:
+        """Make ``word`` what is published, and return the fields that were left to others.
+
+        ``whole``: try again what was left to others before.
+        """
         ...
 
     def tell(self, event: NodeEvent) -> None:
@@ -58,14 +52,14 @@ class StdoutSink:
         """Return False: nothing is known of a stream's past."""
         return False
 
-    def publish(self, word: NodeWord, *, whole: bool) -> Published:  # noqa: ARG002  # the Protocol's
+    def publish(self, word: NodeWord, *, whole: bool) -> tuple[Contested, ...]:  # noqa: ARG002  # the Protocol's
         """Print it."""
         try:
             print(json.dumps(word.to_json(), indent=self._indent), file=self._stream, flush=True)
         except OSError as error:
             reason = (error.strerror or "input/output error").lower()
             raise HostReadError(f"standard output cannot be written: {reason}") from error
-        return Published()
+        return ()
 
     def tell(self, event: NodeEvent) -> None:
         """Leave it to the log."""
@@ -87,7 +81,7 @@ class DryRun:
         """Print it in any case: that is what was asked for."""
         return False
 
-    def publish(self, word: NodeWord, *, whole: bool) -> Published:
+    def publish(self, word: NodeWord, *, whole: bool) -> tuple[Contested, ...]:
         """Print it."""
         return self._printer.publish(word, whole=whole)
 

@@ -8,7 +8,6 @@ are never in it. No key begins with ``kubevirt.io/sev``: KubeVirt's node-labelle
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, final
@@ -67,12 +66,6 @@ class NodeWord:
 
     def __bool__(self) -> bool:
         return bool(self.labels or self.annotations or self.capacity)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 in hex over all of it: equal words are not published twice."""
-        parts = [dict(self.labels), dict(self.annotations), dict(self.capacity)]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """Return it for people and programs, with the annotation's JSON parsed."""

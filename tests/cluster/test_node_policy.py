@@ -147,7 +147,7 @@ class Agent:
     def publish(self, word: NodeWord = WORD) -> None:
         """Publish as the node agent does."""
         with self.connection() as connection:
-            assert not KubernetesSink(connection, self.node).publish(word, whole=True).contested
+            assert not KubernetesSink(connection, self.node).publish(word, whole=True)
 
 
 @contextlib.contextmanager

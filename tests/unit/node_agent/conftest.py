@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, final
 import pytest
 
 from node_agent.agent import Agent, Rhythm
-from node_agent.sink import Published
 from sevkit.host.capabilities import decide
 from sevkit.host.probe import probe_host
 from sevkit.host.sources import open_host
@@ -76,13 +75,13 @@ class Place:
     def holds(self, word: NodeWord) -> bool:
         return self.word == word
 
-    def publish(self, word: NodeWord, *, whole: bool) -> Published:
+    def publish(self, word: NodeWord, *, whole: bool) -> tuple[Contested, ...]:
         if self.is_done_all_the_same:
             self.word = word
         self._fail()
         self.word = word
         self.publications.append((self.now, word, whole))
-        return Published(self.contested)
+        return self.contested
 
     def tell(self, event: NodeEvent) -> None:
         if self.tell_failure is not None and len(self.told) >= self.tells:

@@ -44,7 +44,3 @@ def test_a_period_is_jittered_by_a_fifth_in_both_directions() -> None:
     assert 48 <= min(periods) < 49
     assert 71 < max(periods) <= 72
     assert 59 < sum(periods) / 2000 < 61
-
-
-def test_no_share_is_no_jitter() -> None:
-    assert jittered(60, CHANCE, share=0) == 60
