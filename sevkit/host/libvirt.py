@@ -7,7 +7,7 @@ out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from sevkit.errors import FormatError, HypervisorError
@@ -37,16 +37,19 @@ class NodeSev:
 
 
 def parse_capabilities(document: str | bytes) -> Reading[DomainCapabilities]:
-    """Return what a document of ``virsh domcapabilities`` says."""
+    """Return what a document of ``virsh domcapabilities`` says, but for the chip's ID."""
     # Needs lxml, which is an extra.
     from sevkit.hypervisor.domain_capabilities import (  # noqa: PLC0415  # an extra, rarely used
         parse_domain_capabilities,
     )
 
     try:
-        return Known(parse_domain_capabilities(document))
+        found = parse_domain_capabilities(document)
     except FormatError as error:
         return Unreadable(Cause.MALFORMED, error.message)
+    # Facts are shown and logged, and a chip's ID names one machine for good.
+    sev = None if found.sev is None else replace(found.sev, cpu0_id=None)
+    return Known(replace(found, sev=sev))
 
 
 def ask_capabilities(hypervisor: Hypervisor) -> Reading[DomainCapabilities]:
