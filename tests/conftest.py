@@ -8,6 +8,7 @@ a lane that did not run is a failure.
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -53,6 +54,23 @@ settings.load_profile("sevkit")
 def vectors() -> Path:
     """The committed test vectors: ``tests/vectors/data``."""
     return ROOT / "tests" / "vectors" / "data"
+
+
+@pytest.fixture(scope="session")
+def name_chip() -> Callable[[Path], str]:
+    """Let a simulated host tell its chip's ID wherever one could; return the ID in hex."""
+    chip = os.urandom(64).hex()
+
+    def tell(root: Path) -> str:
+        file = root / "firmware.json"
+        document = json.loads(file.read_text())
+        document |= {"chip_id": chip, "snp": {**document["snp"], "chip_id": chip}}
+        file.write_text(json.dumps(document))
+        log = root / "var/log/dmesg"
+        log.write_text(f"{log.read_text()}[    9.000000] ccp 0000:a3:00.5: chip {chip}\n")
+        return chip
+
+    return tell
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,17 @@ from node_agent.observer import ALIVE_SECONDS, Counted, Gauges, Watcher
 from sevkit.cluster.api import Call
 from sevkit.cluster.errors import Contested, Forbidden, TooMany, Unauthorized, Unreachable
 from sevkit.cluster.events import NodeEvent
-from sevkit.kubevirt.labels import NodeWord
+from sevkit.host.capabilities import decide
+from sevkit.host.probe import probe_host
+from sevkit.host.sources import open_host
+from sevkit.kubevirt.labels import NodeWord, encode_node_word
 from sevkit.observe.log import log_as_json
 from sevkit.observe.metrics import Metrics
+from sevkit.testing.host import with_defects, write_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from sevkit.documents import Json
     from sevkit.errors import SevkitError
@@ -130,15 +135,20 @@ def test_guests_that_run_are_counted(
 def test_no_exposition_and_no_line_names_a_chip(
     watcher: Watcher,
     metrics: Metrics,
-    found_on: Callable[..., Capabilities],
+    tmp_path: Path,
+    name_chip: Callable[[Path], str],
     logged: Callable[[], list[dict[str, Any]]],
 ) -> None:
-    watcher.probed(found_on("turin", "guests-running"))
-    watcher.published(WORD, (LABEL,))
+    write_host(with_defects("turin", ["guests-running"]), tmp_path / "host")
+    chip = name_chip(tmp_path / "host")
+    with open_host(str(tmp_path / "host")) as source:
+        found = decide(probe_host(source))
+    watcher.probed(found)
+    watcher.published(encode_node_word(found), (LABEL,))
     watcher.happened(NodeEvent("CapabilityLost", "Publish", "SEV is disabled", "Warning"))
     text = metrics.exposition().decode() + json.dumps(logged())
-    assert "chip" not in text.lower()
-    assert "hwid" not in text.lower()
+    assert str(found.firmware_version) in text, "it was read"
+    assert chip not in text.lower()
 
 
 def test_it_is_not_ready_until_something_is_published(watcher: Watcher) -> None:
