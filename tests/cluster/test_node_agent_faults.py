@@ -194,6 +194,8 @@ def test_an_event_that_is_refused_keeps_no_label_back(scene: Scene) -> None:
     scene.host.become("genoa", "kvm-snp-off")
     agent.run(80)
     assert _snp(scene) == AFTER
+    of_events = [one for one in scene.pod.requests() if one["objectRef"]["resource"] == "events"]
+    assert {one["responseStatus"]["code"] for one in of_events} == {403}
 
 
 def test_a_token_that_is_rotated_is_used_and_one_that_expired_is_waited_out(scene: Scene) -> None:
