@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from sevkit.kubevirt.tiers import LABEL, VALUES
-from sevkit.kubevirt.webhook import MUTATE, OWN, UNKNOWN
+from sevkit.kubevirt.webhook_paths import MUTATE, OWN, UNKNOWN
 
 if TYPE_CHECKING:
     from hack.reviewer import Reviewer

@@ -55,7 +55,8 @@ REVIEW: Final = json.dumps(
             "operation": "CREATE",
             "object": instance(),
         },
-    }
+    },
+    separators=(",", ":"),
 ).encode()
 _JSON: Final = {"Content-Type": "application/json"}
 

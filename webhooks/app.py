@@ -17,7 +17,7 @@ from sevkit.cluster.access import in_cluster
 from sevkit.cluster.connection import Connection
 from sevkit.cluster.kubeconfig import read_kubeconfig
 from sevkit.errors import InternalError, SevkitError
-from sevkit.kubevirt.webhook import PATHS
+from sevkit.kubevirt.webhook_paths import PATHS
 from sevkit.observe.log import log_as_json
 from sevkit.observe.metrics import Metrics
 from sevkit.observe.server import HealthServer

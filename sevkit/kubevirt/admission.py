@@ -10,11 +10,10 @@ Source: kubernetes.io, "Dynamic Admission Control"; k8s.io/api/admission/v1.
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
-from sevkit.documents import parse_json
+from sevkit.documents.quick import parse_machine_json, write_json
 from sevkit.errors import FormatError
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ _WARNINGS: Final = 4096
 _MESSAGE: Final = 2048
 _UID: Final = 128
 _STRUCTURE: Final = "AdmissionReview"
-_JSON: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 @final
@@ -51,7 +49,7 @@ class Review:
 
 def parse_review(data: bytes) -> Review:
     """Return the request of a review. Raises ``FormatError``."""
-    document = parse_json(data, _STRUCTURE, limit=REVIEW_LIMIT)
+    document = parse_machine_json(data, _STRUCTURE, limit=REVIEW_LIMIT)
     if not isinstance(document, dict):
         raise FormatError(_STRUCTURE, "not an object")
     if document.get("apiVersion") != VERSION or document.get("kind") != KIND:
@@ -96,9 +94,9 @@ def encode_allowed(
     """Return the answer that admits an object, changed by ``operations``."""
     response: dict[str, Any] = {"uid": uid, "allowed": True}
     if operations:
-        patch = _JSON.encode([one.to_json() for one in operations])
+        patch = write_json([one.to_json() for one in operations], _STRUCTURE)
         response["patchType"] = "JSONPatch"
-        response["patch"] = base64.b64encode(patch.encode()).decode()
+        response["patch"] = base64.b64encode(patch).decode()
     return _encode(response, warnings, audit)
 
 
@@ -159,7 +157,7 @@ def _encode(
     if audit:
         response["auditAnnotations"] = dict(audit)
     document = {"apiVersion": VERSION, "kind": KIND, "response": response}
-    return _JSON.encode(document).encode()
+    return write_json(document, _STRUCTURE)
 
 
 def _plain(text: str) -> str:

@@ -112,8 +112,8 @@ def _resource(case: Case, editor: Editor) -> None:
     name, places = case.tier.resource, ("requests", "limits")
     given = [editor.get(*DOMAIN, "resources", place, name) for place in places]
     count = next((one for one in given if one is not None), "1")
-    for place in places:
-        if editor.get(*DOMAIN, "resources", place, name) is None:
+    for place, one in zip(places, given, strict=True):
+        if one is None:
             editor.set(count, *DOMAIN, "resources", place, name)
 
 

@@ -20,6 +20,7 @@ from sevkit.kubevirt.json_patch import member
 from sevkit.kubevirt.launch_rules import WARNING_LIMIT, Refusal
 from sevkit.kubevirt.launch_security import Decision, decide
 from sevkit.kubevirt.tiers import BEST, LABEL, VALUES, Tier
+from sevkit.kubevirt.webhook_paths import GROUP, INSTANCE, MACHINE, MUTATE, OWN, UNKNOWN, WARN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,14 +29,6 @@ if TYPE_CHECKING:
     from sevkit.kubevirt.launch_security import Around, Requirement
     from sevkit.kubevirt.policy import Policy
 
-GROUP: Final = "kubevirt.io"
-INSTANCE: Final = "VirtualMachineInstance"
-MACHINE: Final = "VirtualMachine"
-MUTATE: Final = "/mutate/"
-WARN: Final = "/warn/"
-#: The last parts of paths for a namespace with another value, and for one without the label.
-UNKNOWN: Final = "unknown"
-OWN: Final = "own"
 _REQUIREMENTS: Final[Mapping[str, Requirement | None]] = {
     **{tier.value: tier for tier in Tier},
     BEST: BEST,
@@ -54,15 +47,6 @@ class Answer:
     decision: str
     tier: str = ""
     reason: str = ""
-
-
-#: Every path that there is.
-PATHS: Final = frozenset(
-    {
-        *(f"{MUTATE}{name}" for name in (*VALUES, UNKNOWN, OWN)),
-        *(f"{WARN}{name}" for name in (*VALUES, OWN)),
-    }
-)
 
 
 def answer(path: str, body: bytes, policy: Policy, around: Around) -> Answer:

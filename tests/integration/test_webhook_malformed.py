@@ -60,6 +60,13 @@ def places(value: Any, *path: str | int) -> Iterator[tuple[str | int, ...]]:  # 
 PLACES: Final = tuple(places(DOCUMENT))
 
 
+def written(document: Any, dice: random.Random) -> bytes:  # noqa: ANN401  # JSON
+    """Return a document as machines write it, or in another way."""
+    dense = dice.choice([True, True, False])
+    separators = (",", ":") if dense else (", ", ": ")
+    return json.dumps(document, separators=separators, ensure_ascii=not dense).encode()
+
+
 def wrong_type(dice: random.Random) -> bytes:
     document = copy.deepcopy(DOCUMENT)
     for _ in range(dice.randint(1, 3)):
@@ -69,7 +76,7 @@ def wrong_type(dice: random.Random) -> bytes:
             for part in path:
                 target = target[part]
             target[last] = dice.choice(GARBAGE)
-    return json.dumps(document).encode()
+    return written(document, dice)
 
 
 def missing(dice: random.Random) -> bytes:
@@ -79,18 +86,18 @@ def missing(dice: random.Random) -> bytes:
     for part in path:
         target = target[part]
     del target[last]
-    return json.dumps(document).encode()
+    return written(document, dice)
 
 
 def deep(dice: random.Random) -> bytes:
     depth = dice.choice([90, 101, 1_000, 100_000, 400_000])
     opening, closing = dice.choice([(b'{"a":', b"}"), (b"[", b"]")])
     inner = opening * depth + b"1" + closing * depth
-    return dice.choice([inner, REVIEW.replace(b'"labels": {"a": "b"}', b'"labels": ' + inner)])
+    return dice.choice([inner, REVIEW.replace(b'"labels":{"a":"b"}', b'"labels":' + inner)])
 
 
 def huge_text(dice: random.Random) -> bytes:
-    word = dice.choice([b'"kind": "', b'"uid": "', b'"operation": "', b'"group": "'])
+    word = dice.choice([b'"kind":"', b'"uid":"', b'"operation":"', b'"group":"'])
     return REVIEW.replace(word, word + b"z" * dice.choice([10_000, MIB, 2 * MIB]), 1)
 
 
@@ -107,7 +114,7 @@ def twice(dice: random.Random) -> bytes:
 
 def no_number(dice: random.Random) -> bytes:
     word = dice.choice([b"NaN", b"Infinity", b"-Infinity", b"1e999", b"01", b"0x1", b"9" * 5000])
-    return REVIEW.replace(b'"sockets": 2', b'"sockets": ' + word, 1)
+    return REVIEW.replace(b'"sockets":2', b'"sockets":' + word, 1)
 
 
 def cut(dice: random.Random) -> bytes:

@@ -17,7 +17,7 @@ from sevkit.errors import FormatError
 from sevkit.kubevirt.json_patch import member
 from sevkit.kubevirt.preflight.selector import selects
 from sevkit.kubevirt.tiers import LABEL, VALUES
-from sevkit.kubevirt.webhook import GROUP, MUTATE, OWN, UNKNOWN
+from sevkit.kubevirt.webhook_paths import GROUP, MUTATE, OWN, UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -16,7 +16,7 @@ from sevkit.kubevirt.preflight.check import Check, Found
 from sevkit.kubevirt.preflight.entries import CASES, NEW_VMI, labels_of, rule_covers
 from sevkit.kubevirt.preflight.selector import selects
 from sevkit.kubevirt.preflight.survey import known
-from sevkit.kubevirt.webhook import GROUP
+from sevkit.kubevirt.webhook_paths import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -16,7 +16,7 @@ from sevkit.kubevirt.preflight.authority import judge_authority
 from sevkit.kubevirt.preflight.check import Check, Found
 from sevkit.kubevirt.preflight.entries import Entry, misled, parse_entries
 from sevkit.kubevirt.preflight.survey import known
-from sevkit.kubevirt.webhook import WARN
+from sevkit.kubevirt.webhook_paths import WARN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,8 @@ from sevkit.kubevirt.installation import UNKNOWN
 from sevkit.kubevirt.launch_security import Around
 from sevkit.kubevirt.policy import DEFAULT
 from sevkit.kubevirt.tiers import LABEL, Tier
-from sevkit.kubevirt.webhook import PATHS, Answer, answer
+from sevkit.kubevirt.webhook import Answer, answer
+from sevkit.kubevirt.webhook_paths import PATHS
 from sevkit.testing.kubevirt.json_patch import apply_patch
 
 if TYPE_CHECKING:
