@@ -30,8 +30,9 @@ class Operation(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON Patch has it."""
-        found: dict[str, Any] = {"op": self.op, "path": self.path}
-        return found if self.op == "remove" else found | {"value": self.value}
+        if self.op == "remove":
+            return {"op": self.op, "path": self.path}
+        return {"op": self.op, "path": self.path, "value": self.value}
 
 
 def pointer(parts: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from sevkit.errors import FormatError
 from sevkit.kubevirt.json_patch import member
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping, Sequence
 
     from sevkit.documents import Json
     from sevkit.kubevirt.installation import Installation
@@ -72,22 +72,23 @@ class Case:
 
     def object_at(self, *parts: str) -> Mapping[str, Json] | None:
         """Return an object, None where it is missing. Raises ``FormatError``."""
-        return _of_type(self.get(*parts), dict, parts, "an object")
+        found = member(self.vmi, *parts)
+        return None if found is None else _of_type(found, dict, parts, "an object")
 
     def text(self, *parts: str) -> str:
         """Return a text, "" where it is missing. Raises ``FormatError``."""
-        return _of_type(self.get(*parts), str, parts, "text") or ""
+        found = member(self.vmi, *parts)
+        return "" if found is None else _of_type(found, str, parts, "text")
 
     def flag(self, *parts: str) -> bool | None:
         """Return a boolean, None where it is missing. Raises ``FormatError``."""
-        return _of_type(self.get(*parts), bool, parts, "true or false")
+        found = member(self.vmi, *parts)
+        return None if found is None else _of_type(found, bool, parts, "true or false")
 
-    def items(self, *parts: str) -> Iterator[Mapping[str, Json]]:
-        """Yield the objects of a list, none where it is missing. Raises ``FormatError``."""
-        for number, item in enumerate(_of_type(self.get(*parts), list, parts, "a list") or ()):
-            if not isinstance(item, dict):
-                raise FormatError(_STRUCTURE, f"{'.'.join(parts)}[{number}] is no object")
-            yield item
+    def items(self, *parts: str) -> Sequence[Mapping[str, Json]]:
+        """Return the objects of a list, none where it is missing. Raises ``FormatError``."""
+        found = member(self.vmi, *parts)
+        return () if found is None else _objects(_of_type(found, list, parts, "a list"), parts)
 
     @property
     def architecture(self) -> str:
@@ -114,10 +115,18 @@ class Case:
         return Owner.NOBODY
 
 
-def _of_type(value: Json, kind: type[_T], parts: tuple[str, ...], what: str) -> _T | None:
-    if value is not None and not isinstance(value, kind):
+def _of_type(value: Json, kind: type[_T], parts: tuple[str, ...], what: str) -> _T:
+    if not isinstance(value, kind):
         raise FormatError(_STRUCTURE, f"{'.'.join(parts)} is not {what}")
     return value
+
+
+def _objects(items: Sequence[Json], parts: tuple[str, ...]) -> Sequence[Mapping[str, Json]]:
+    found = [item for item in items if isinstance(item, dict)]
+    if len(found) != len(items):
+        number = next(n for n, item in enumerate(items) if not isinstance(item, dict))
+        raise FormatError(_STRUCTURE, f"{'.'.join(parts)}[{number}] is no object")
+    return found
 
 
 _OWNERS: Final = frozenset({Owner.MACHINE, Owner.REPLICA_SET, Owner.POOL})

@@ -45,9 +45,8 @@ class Completion:
 
 def complete(case: Case, editor: Editor) -> None:
     """Change ``editor``, which holds the case's VMI, into what the tier needs."""
-    for row in COMPLETIONS:
-        if case.tier in row.tiers:
-            row.apply(case, editor)
+    for row in _COMPLETIONS_OF[case.tier]:
+        row.apply(case, editor)
 
 
 def _launch_security(case: Case, editor: Editor) -> None:
@@ -154,6 +153,9 @@ COMPLETIONS: Final = (
         "resource", ALL, _resource, "KubeVirt copies domain.resources to the launcher's container"
     ),
 )
+
+
+_COMPLETIONS_OF: Final = {tier: [row for row in COMPLETIONS if tier in row.tiers] for tier in Tier}
 
 
 def reboot_warnings(case: Case) -> tuple[str, ...]:

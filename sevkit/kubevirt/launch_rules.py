@@ -26,13 +26,15 @@ from sevkit.kubevirt.policy import HOST_MODELS, Passthrough
 from sevkit.kubevirt.tiers import Tier
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sevkit.documents import Json
     from sevkit.kubevirt.launch_case import Case
 
 ALL: Final = frozenset(Tier)
 STATEFUL: Final = frozenset({Tier.SEV_ES, Tier.SNP})
 #: Longest admission warning: Kubernetes asks for 120 characters at most, and may cut longer ones.
 WARNING_LIMIT: Final = 119
-_SHARED_MEMORY: Final = ("passt", "passtBinding")
 
 
 @final
@@ -79,16 +81,15 @@ class WarningRow:
 
 def refusals(case: Case) -> Iterator[Refusal]:
     """Yield every reason why a case cannot be. Raises ``FormatError``."""
-    for row in REFUSALS:
-        if case.tier in row.tiers:
-            for parts, message in row.find(case):
-                yield Refusal(row.code, ".".join(parts), message, row.fix)
+    for row in _REFUSALS_OF[case.tier]:
+        for parts, message in row.find(case):
+            yield Refusal(row.code, ".".join(parts), message, row.fix)
 
 
 def warnings(case: Case) -> Iterator[str]:
     """Yield what to tell of a case that can be. Raises ``FormatError``."""
-    for row in WARNINGS:
-        if case.tier in row.tiers and row.holds(case):
+    for row in _WARNINGS_OF[case.tier]:
+        if row.holds(case):
             yield row.says
 
 
@@ -168,12 +169,11 @@ def _file_systems(case: Case) -> Findings:
         yield (*DEVICES, "filesystems"), f"{named(item)} shares memory, which SEV-SNP cannot"
 
 
-def _shares_memory(item: object) -> bool:
-    if not isinstance(item, dict):
-        return False
+def _shares_memory(item: Mapping[str, Json]) -> bool:
     binding = item.get("binding")
     plugin = binding.get("name") if isinstance(binding, dict) else None
-    return plugin == "passt" or any(item.get(key) is not None for key in _SHARED_MEMORY)
+    is_kind = item.get("passt") is not None or item.get("passtBinding") is not None
+    return is_kind or plugin == "passt"
 
 
 def _passt(case: Case) -> Findings:
@@ -291,7 +291,7 @@ REFUSALS: Final = (
 
 def _file_system_or_passt(case: Case) -> bool:
     interfaces = any(map(_shares_memory, case.items(*DEVICES, "interfaces")))
-    return interfaces or any(True for _ in case.items(*DEVICES, "filesystems"))
+    return interfaces or bool(case.items(*DEVICES, "filesystems"))
 
 
 def _attestation_snp(case: Case) -> bool:
@@ -376,3 +376,7 @@ WARNINGS: Final = (
         "KubeVirt, virt-launcher --qemu-timeout",
     ),
 )
+
+#: Both tables by tier, because each decision goes through them.
+_REFUSALS_OF: Final = {tier: [row for row in REFUSALS if tier in row.tiers] for tier in Tier}
+_WARNINGS_OF: Final = {tier: [row for row in WARNINGS if tier in row.tiers] for tier in Tier}

@@ -12,10 +12,9 @@ The file is taken as a whole or not at all: an unknown key or value refuses it.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
@@ -60,16 +59,12 @@ class Policy:
     capacity_resource: bool = True
     no_node: Tier | None = None
     simulated_nodes: bool = False
+    #: Twelve digits in hex that tell one policy from another, for audit.
+    digest: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def digest(self) -> str:
-        """Twelve digits in hex that tell one policy from another, for audit."""
-        return _digest(self)
-
-
-@functools.lru_cache(maxsize=8)  # each decision writes it into its audit annotation
-def _digest(policy: Policy) -> str:
-    return hashlib.sha256(repr(policy).encode()).hexdigest()[:12]
+    def __post_init__(self) -> None:
+        digest = hashlib.sha256(repr(self).encode()).hexdigest()[:12]
+        object.__setattr__(self, "digest", digest)  # it is frozen
 
 
 DEFAULT: Final = Policy()
