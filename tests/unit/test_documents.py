@@ -93,6 +93,22 @@ def test_json_documents_may_follow_each_other() -> None:
             parse_documents(broken, "test")
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("|\n  b", "b\n"),
+        (">\n  b\r", "b\n"),
+        ("|-\n  b", "b"),
+        ("|+\n  b\n ", "b\n\n"),
+        ("|+\n", ""),
+        ("b", "b"),
+        ("", None),
+    ],
+)
+def test_the_last_line_ends_as_each_other_line(text: str, value: Json) -> None:
+    assert one(f"a: {text}") == {"a": value}
+
+
 def test_a_block_scalar_may_hold_tabs_where_it_is_not_indented() -> None:
     assert one("a: |2\n  \tb\nc: >\n  d\n  \te\nf: 'g'\n") == {
         "a": "\tb\n",
@@ -153,6 +169,7 @@ def test_aliases_and_merges_are_resolved() -> None:
         ("--- &a 1\n", "--- does not stand alone at line 1"),
         ("a: 1\n---#b\n", "--- does not stand alone at line 2"),
         ("a: 1\r---\ra: 2\r", "a document begins within a line"),
+        ("a: |\r\n  b\r\r\n  c\r\n", "two carriage returns before a line feed at line 2"),
         ("a: 1\n---\n\ufeffa: 1\n", "a byte order mark within the stream at line 2"),
         ("a: .inf\n", "\\.inf is not a number of JSON's at line 1"),
         ("a: -.INF\n", "not a number"),
