@@ -43,6 +43,12 @@ def pointer(parts: Sequence[str]) -> str:
     return "".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in parts)
 
 
+def split_pointer(text: str) -> tuple[str, ...]:
+    """Return the parts that ``pointer`` made the pointer of."""
+    parts = text.split("/")[1:]
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in parts)
+
+
 @final
 class Editor:
     """Changes ``document`` step by step; what is given stays as it is.

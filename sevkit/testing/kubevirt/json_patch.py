@@ -9,6 +9,7 @@ import copy
 from typing import TYPE_CHECKING, Any, final
 
 from sevkit.errors import UsageError
+from sevkit.kubevirt.json_patch import split_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,10 +56,10 @@ def _apply(document: Document, operation: Document) -> None:
         parent[last] = copy.deepcopy(operation["value"])
 
 
-def _tokens(pointer: str) -> list[str]:
+def _tokens(pointer: str) -> tuple[str, ...]:
     if not pointer.startswith("/"):
         raise PatchTestFailed(f"{pointer!r} is not the path of a member")
-    return [part.replace("~1", "/").replace("~0", "~") for part in pointer[1:].split("/")]
+    return split_pointer(pointer)
 
 
 def _child(parent: Any, token: str) -> Any:  # noqa: ANN401  # any JSON value

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sevkit.errors import FormatError
-from sevkit.kubevirt.json_patch import Editor, Operation, member, pointer
+from sevkit.kubevirt.json_patch import Editor, Operation, member, pointer, split_pointer
 from sevkit.testing.kubevirt.json_patch import apply_patch
 
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ def test_pointers_escape_tilde_and_slash() -> None:
     assert pointer(["metadata", "annotations", "sevkit.io/a~b"]) == (
         "/metadata/annotations/sevkit.io~1a~0b"
     )
+
+
+@given(st.lists(KEYS))
+def test_a_pointer_falls_into_its_parts_again(parts: list[str]) -> None:
+    assert split_pointer(pointer(parts)) == tuple(parts)
 
 
 def test_missing_parents_come_in_one_operation_and_later_children_after_it() -> None:
