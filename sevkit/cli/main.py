@@ -44,6 +44,7 @@ TOP: Final[Mapping[str, tuple[str, str]]] = {
     "idblock": ("sevkit.cli.groups:idblock", "Make SNP ID blocks."),
     "inspect": ("sevkit.cli.groups:inspect", "Show what a file says, without judging it."),
     "node": ("sevkit.cli.groups:node", "Find out what this host can do, and why not."),
+    "inject": ("sevkit.cli.inject:command", "Make the VMs of manifests confidential."),
     "cluster": ("sevkit.cli.groups:cluster", "Find out what the nodes of a cluster can do."),
     "kds": ("sevkit.cli.groups:kds", "Fill the certificate cache from AMD's key service."),
     "simulate": ("sevkit.cli.groups:simulate", "Simulated SEV hardware, for rehearsal."),

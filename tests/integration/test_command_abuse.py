@@ -40,6 +40,13 @@ clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}]
 users: [{name: u, user: {token: t}}]
 """
 
+VM: Final = b"""
+apiVersion: kubevirt.io/v1
+kind: VirtualMachine
+metadata: {name: web}
+spec: {template: {spec: {domain: {devices: {}}}}}
+"""
+
 #: One whole command line for each command; files are made by ``place``.
 VALID: Final = {
     "attest report": "report --vek vek --offline --cache cache --at 2026-11-23T00:00:00Z"
@@ -59,6 +66,7 @@ VALID: Final = {
     "inspect vmsa": "vmsa",
     "inspect session": "session",
     "kds fetch": "--report report --product Milan --dest cache --kds-url https://127.0.0.1:1",
+    "inject": "--filename vm --confidential snp --policy policy",
     "node probe": "--host-root folder",
     "node doctor": "--host-root folder",
     "simulate host": "genoa --out new",
@@ -89,6 +97,8 @@ WITH: Final = {
 }
 #: Any bytes will do: a kernel is hashed, a secret is packed, a firmware without tables measured.
 ANYTHING_GOES: Final = {"--kernel", "--initrd", "--secret", "--firmware"}
+#: An empty one is the default, in the webhook too.
+EMPTY_GOES: Final = {"--policy"}
 #: A probe says of each source what is wrong with it, and is done all the same.
 SOURCES: Final = {"--host-root", "--host-sys", "--firmware-facts", "--domain-capabilities"}
 FLAGS: Final = {"--offline", "--no-explain", "--allow-any-report-data", "--allow-any-measurement"}
@@ -182,6 +192,8 @@ def place(vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         "vmsa": b"\1" + bytes(4095),
         "session": bytes(128),
         "kubeconfig": KUBECONFIG,
+        "vm": VM,
+        "policy": b"capacityResource: false",
         "empty": b"",
         "byte": b"\xff",
         "noise": hashlib.shake_128(b"").digest(1 << 16),
@@ -268,6 +280,7 @@ def test_what_is_not_the_file_asked_for_is_refused(
             words = replaced(name, parameter, value)
             code = ended(words, capsys, as_json=bool(number % 2))
             anything = option in ANYTHING_GOES or words[:2] == ["inspect", "firmware"]
+            anything = anything or (option in EMPTY_GOES and value == "empty")
             told = option in SOURCES and words[:2] == ["node", "probe"]
             # Names that are too long for a file are refused, so not looked up.
             taken = code not in REFUSED and anything and (place / value).is_file()
