@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final, final
 
 from sevkit.errors import FormatError, UsageError
 from sevkit.kubevirt.json_patch import Editor, member, pointer, split_pointer
-from sevkit.kubevirt.launch_case import Owner, named
+from sevkit.kubevirt.launch_case import ATTESTATION, Owner, named
 from sevkit.kubevirt.launch_rules import Refusal
-from sevkit.kubevirt.launch_security import ATTESTATION, INJECTED, REQUIRED, Decision, decide
+from sevkit.kubevirt.launch_security import INJECTED, REQUIRED, Decision, decide
 from sevkit.kubevirt.manifests import parse_manifest
 from sevkit.kubevirt.tiers import LABEL, Tier
 from sevkit.kubevirt.vmi_templates import STEP, as_made, find_makers, with_makers
@@ -274,5 +274,5 @@ def _placed(decision: Decision, maker: Maker) -> Decision:
         replace(one, field=_field(maker, *maker.kind.template, one.field))
         for one in decision.refusals
     )
-    operations = (replace(one, path=pointer(maker.path) + one.path) for one in decision.operations)
+    operations = (one._replace(path=pointer(maker.path) + one.path) for one in decision.operations)
     return replace(decision, operations=tuple(operations), refusals=tuple(refusals))

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sevkit.errors import FormatError
-from sevkit.kubevirt.launch_case import POOL_LABEL, Owner
-from sevkit.kubevirt.launch_security import ATTESTATION, REQUIRED
+from sevkit.kubevirt.launch_case import ATTESTATION, POOL_LABEL, Owner
+from sevkit.kubevirt.launch_security import REQUIRED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

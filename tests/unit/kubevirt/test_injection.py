@@ -10,7 +10,8 @@ import pytest
 
 from sevkit.kubevirt.injection import Judgement, Settings, inject
 from sevkit.kubevirt.installation import UNKNOWN
-from sevkit.kubevirt.launch_security import ATTESTATION, INJECTED, Around, Requirement, decide
+from sevkit.kubevirt.launch_case import ATTESTATION
+from sevkit.kubevirt.launch_security import INJECTED, Around, Requirement, decide
 from sevkit.kubevirt.policy import DEFAULT
 from sevkit.kubevirt.tiers import BEST, LABEL, Tier
 from sevkit.testing.kubevirt.json_patch import apply_patch

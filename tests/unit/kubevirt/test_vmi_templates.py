@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sevkit.errors import FormatError
-from sevkit.kubevirt.launch_case import POOL_LABEL, Owner
-from sevkit.kubevirt.launch_security import ATTESTATION
+from sevkit.kubevirt.launch_case import ATTESTATION, POOL_LABEL, Owner
 from sevkit.kubevirt.vmi_templates import KINDS, as_made, find_makers, with_makers
 
 if TYPE_CHECKING:
