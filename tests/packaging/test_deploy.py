@@ -9,26 +9,39 @@ from __future__ import annotations
 import copy
 import os
 import re
-import subprocess
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from hack import debian
+from hack import deploy_manifests
+from hack.deploy_manifests import (
+    NAMESPACE,
+    bindings_of,
+    broken,
+    build_overlay,
+    container,
+    containers,
+    documents_of,
+    environments,
+    images,
+    kustomize,
+    of_kind,
+    pod_of,
+    privileges,
+    read,
+    shared_with_the_host,
+    write_overlay,
+)
 from node_agent.nfd_sink import encode_features
-from sevkit.documents import parse_documents
 from sevkit.kubevirt.labels import CAPABILITIES, LABELS, RESOURCES, NodeWord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    Document = dict[str, Any]
-    Documents = list[Document]
+    from hack.deploy_manifests import Documents
 
-FOLDER: Final = Path(__file__).resolve().parents[2] / "deploy" / "node-agent"
+FOLDER: Final = deploy_manifests.FOLDER / "node-agent"
 NAME: Final = "sevkit-node-agent"
-NAMESPACE: Final = "sevkit-system"
 KVM: Final = "devices.kubevirt.io/kvm"
 SEV: Final = "devices.kubevirt.io/sev"
 FEATURES: Final = "/etc/kubernetes/node-feature-discovery/features.d"
@@ -69,60 +82,12 @@ KINDS: Final = {
 }
 
 
-def of_kind(documents: Documents, *kinds: str) -> Documents:
-    return [document for document in documents if document["kind"] in kinds]
-
-
-def pod_of(documents: Documents) -> Document:
-    (daemon_set,) = of_kind(documents, "DaemonSet")
-    pod: Document = daemon_set["spec"]["template"]["spec"]
-    return pod
-
-
-def containers(documents: Documents) -> Documents:
-    pod = pod_of(documents)
-    return [*pod.get("initContainers", []), *pod["containers"], *pod.get("ephemeralContainers", [])]
-
-
-def container(documents: Documents, name: str) -> Document:
-    (found,) = (one for one in containers(documents) if one["name"] == name)
-    return found
-
-
 def foreign_kinds(documents: Documents) -> Iterator[str]:
     for document in documents:
         if document["kind"] not in KINDS:
             yield f"{document['kind']} is no kind of the agent's"
         if document["metadata"].get("namespace", NAMESPACE) not in {NAMESPACE, "default"}:
             yield f"{document['kind']} is in a foreign namespace"
-
-
-def shared_with_the_host(documents: Documents) -> Iterator[str]:
-    pod = pod_of(documents)
-    for key in ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"):
-        if pod.get(key):
-            yield f"pod has {key}"
-    for one in containers(documents):
-        for port in one.get("ports", []):
-            if "hostPort" in port:
-                yield f"{one['name']} has a hostPort"
-
-
-def privileges(documents: Documents) -> Iterator[str]:
-    if pod_of(documents)["securityContext"].get("seccompProfile") != {"type": "RuntimeDefault"}:
-        yield "pod has not the runtime's seccomp profile"
-    for one in containers(documents):
-        context, name = one.get("securityContext", {}), one["name"]
-        if context.get("privileged"):
-            yield f"{name} is privileged"
-        if context.get("allowPrivilegeEscalation") is not False:
-            yield f"{name} may escalate"
-        if context.get("readOnlyRootFilesystem") is not True:
-            yield f"{name} may write its root"
-        if context.get("capabilities") != {"drop": ["ALL"]}:
-            yield f"{name} has capabilities"
-        if "seccompProfile" in context or context.get("procMount", "Default") != "Default":
-            yield f"{name} has a profile of its own"
 
 
 def users(documents: Documents) -> Iterator[str]:
@@ -174,30 +139,11 @@ def tokens(documents: Documents) -> Iterator[str]:
 
 
 def secrets(documents: Documents) -> Iterator[str]:
-    pod = pod_of(documents)
-    for volume in pod["volumes"]:
+    for volume in pod_of(documents)["volumes"]:
         sources = volume.get("projected", {}).get("sources", [])
         if "secret" in volume or any("secret" in source for source in sources):
             yield f"{volume['name']} is a secret"
-    for one in containers(documents):
-        for row in one.get("env", []):
-            if "secretKeyRef" in row.get("valueFrom", {}):
-                yield f"{one['name']} has a secret in its environment"
-        if one.get("envFrom"):
-            yield f"{one['name']} takes a whole environment"
-    if pod.get("imagePullSecrets"):
-        yield "pod names a secret of somebody's registry"
-
-
-def images(documents: Documents) -> Iterator[str]:
-    for one in containers(documents):
-        name, _, tag = one["image"].partition(":")
-        if not tag or tag == "latest":
-            yield f"{one['name']} has an image without a version"
-        if name != NAME:
-            yield f"{one['name']} has somebody else's image"
-        if one.get("imagePullPolicy") != "IfNotPresent":
-            yield f"{one['name']} is pulled again and again"
+    yield from environments(documents)
 
 
 def resources(documents: Documents) -> Iterator[str]:
@@ -221,14 +167,7 @@ def rights(documents: Documents) -> Iterator[str]:
                 yield f"{role['kind']} reads secrets"
         if role.get("rules") != RULES[role["kind"]] or "aggregationRule" in role:
             yield f"{role['kind']} has other rules"
-    account = {"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}
-    for binding in of_kind(documents, "ClusterRoleBinding", "RoleBinding"):
-        if binding.get("subjects") != [account]:
-            yield f"{binding['kind']} is for somebody else"
-        kind = binding["kind"].removesuffix("Binding")
-        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": NAME}
-        if binding["roleRef"] != reference:
-            yield f"{binding['kind']} gives another role"
+    yield from bindings_of(documents, NAME)
 
 
 def policies(documents: Documents) -> Iterator[str]:
@@ -283,7 +222,7 @@ CHECKS: Final[tuple[Callable[[Documents], Iterator[str]], ...]] = (
     host_paths,
     tokens,
     secrets,
-    images,
+    lambda documents: images(documents, NAME),
     resources,
     rights,
     policies,
@@ -296,38 +235,24 @@ def faults(documents: Documents) -> list[str]:
     return [fault for check in CHECKS for fault in check(documents)]
 
 
-def read(data: bytes) -> list[Any]:
-    return list(parse_documents(data, "manifests"))
-
-
 def base() -> Documents:
-    (kustomization,) = read((FOLDER / "base" / "kustomization.yaml").read_bytes())
-    assert kustomization.keys() <= {"apiVersion", "kind", "labels", "resources"}
-    return [
-        document
-        for name in kustomization["resources"]
-        for document in read((FOLDER / "base" / name).read_bytes())
-    ]
+    return documents_of(FOLDER / "base")
 
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Documents]:
     """Returns the documents of a variant."""
-    program = debian.cache_folder("SEVKIT_PEERS", "peers") / "kustomize" / "bin" / "kustomize"
+    program = kustomize()
     made: dict[str, Documents] = {"base": base()}
 
     def run(variant: str) -> Documents:
         if variant not in made:
-            if not os.access(program, os.X_OK):
+            if program is None:
                 pytest.skip("no kustomize: hack/peers installs it")
             folder = tmp_path_factory.mktemp("overlay")
-            where = os.path.relpath(FOLDER, folder)
-            components = "".join(f"- {where}/components/{name}\n" for name in VARIANTS[variant])
-            text = f"resources:\n- {where}/base\ncomponents:\n{components}"
-            (folder / "kustomization.yaml").write_text(text)
-            command = [str(program), "build", str(folder)]
-            done = subprocess.run(command, capture_output=True, check=True, timeout=60)
-            made[variant] = read(done.stdout)
+            parts = [FOLDER / "components" / name for name in VARIANTS[variant]]
+            write_overlay(folder, [FOLDER / "base"], parts)
+            made[variant] = build_overlay(program, folder)
         return copy.deepcopy(made[variant])
 
     return run
@@ -499,20 +424,6 @@ def test_what_is_left_of_the_agent_is_taken_back_as_the_guide_says() -> None:
     assert set(re.findall(r'"(sevkit\.io/[a-z-]+)": null', commands)) == set(RESOURCES)
 
 
-def broken(kind: str, path: str, value: object, *, name: str = NAME) -> Documents:
-    """Return the base with one thing otherwise; ``path`` has a document's keys and indexes."""
-    documents = copy.deepcopy(base())
-    inner: Any = next(row for row in of_kind(documents, kind) if row["metadata"]["name"] == name)
-    *keys, last = (int(key) if key.isdigit() else key.replace("%", "/") for key in path.split("/"))
-    for key in keys:
-        inner = inner[key]
-    if isinstance(inner, list) and last == len(inner):
-        inner.append(value)
-    else:
-        inner[last] = value
-    return documents
-
-
 POD: Final = "spec/template/spec"
 AGENT: Final = f"{POD}/containers/0"
 CONTEXT: Final = f"{AGENT}/securityContext"
@@ -604,7 +515,7 @@ ANYBODY: Final = {"kind": "Group", "name": "system:authenticated"}
     ],
 )
 def test_a_broken_copy_is_caught(fault: str, kind: str, path: str, value: object) -> None:
-    found = faults(broken(kind, path, value))
+    found = faults(broken(base(), kind, path, value, name=NAME))
     assert any(fault in one for one in found), found
 
 

@@ -11,26 +11,32 @@ import copy
 import json
 import os
 import re
-import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from hack import deploy_manifests
 from hack.control_plane_client import ApiError
-from sevkit.documents import parse_documents
+from hack.deploy_judges import (
+    Kubeconform,
+    Kubectl,
+    define,
+    definition,
+    listed,
+    put,
+    write_schemas,
+)
+from hack.deploy_manifests import read, write_overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from subprocess import CompletedProcess
+    from pathlib import Path
 
     from hack.control_plane import ControlPlane
     from hack.control_plane_client import ApiClient
+    from hack.deploy_judges import Ask
 
-    Ask = Callable[..., CompletedProcess[bytes]]
-
-FOLDER: Final = Path(__file__).resolve().parents[2] / "deploy" / "node-agent"
+FOLDER: Final = deploy_manifests.FOLDER / "node-agent"
 NAME: Final = "sevkit-node-agent"
 NAMESPACE: Final = "sevkit-system"
 VARIANTS: Final = {
@@ -57,7 +63,6 @@ GROUPS: Final = {
         "io.k8s-sigs.nfd.v1alpha1",
     ),
 }
-NAMES: Final = "{{.ResourceKind}}{{.KindSuffix}}.json"
 TEXT: Final = {"type": "string"}
 TEXTS: Final = {"type": "object", "additionalProperties": TEXT}
 EXPRESSION: Final = {
@@ -86,43 +91,20 @@ RULE: Final = {
         "matchFeatures": {"type": "array", "items": MATCHER},
     },
 }
-DEFINED: Final = "nodefeaturerules.nfd.k8s-sigs.io"
 #: node-feature-discovery's rules, as far as its reference names what is used here.
-DEFINITION: Final = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {
-        "name": DEFINED,
-        # Of a group that is Kubernetes' own the API server wants to know who approved it.
-        "annotations": {"api-approved.kubernetes.io": "unapproved, a test"},
+DEFINITION: Final = definition(
+    "nfd.k8s-sigs.io",
+    "v1alpha1",
+    "NodeFeatureRule",
+    "nodefeaturerules",
+    {
+        "type": "object",
+        "required": ["rules"],
+        "properties": {"rules": {"type": "array", "items": RULE}},
     },
-    "spec": {
-        "group": "nfd.k8s-sigs.io",
-        "scope": "Cluster",
-        "names": {"kind": "NodeFeatureRule", "plural": "nodefeaturerules"},
-        "versions": [
-            {
-                "name": "v1alpha1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "properties": {
-                            "spec": {
-                                "type": "object",
-                                "required": ["rules"],
-                                "properties": {"rules": {"type": "array", "items": RULE}},
-                            }
-                        },
-                    }
-                },
-            }
-        ],
-    },
-}
+    scope="Cluster",
+)
 SPACES: Final = "/api/v1/namespaces"
-DEFINITIONS: Final = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 ACCOUNT: Final = f"system:serviceaccount:{NAMESPACE}:{NAME}"
 #: What kubectl says of what the service account can.
 ALLOWED: Final = {
@@ -144,10 +126,6 @@ ALLOWED: Final = {
 }
 
 
-def read(data: bytes) -> list[Any]:
-    return list(parse_documents(data, "manifests"))
-
-
 def pod_of(documents: list[Any]) -> dict[str, Any]:
     (daemon_set,) = (row for row in documents if row["kind"] == "DaemonSet")
     template = copy.deepcopy(daemon_set["spec"]["template"])
@@ -166,10 +144,8 @@ def build(
     def run(variant: str) -> bytes:
         if variant not in made:
             folder = tmp_path_factory.mktemp("overlay")
-            where = os.path.relpath(FOLDER, folder)
-            components = [f"{where}/components/{name}" for name in VARIANTS[variant]]
-            whole = {"resources": [f"{where}/base"], "components": components}
-            (folder / "kustomization.yaml").write_text(json.dumps(whole))
+            components = [FOLDER / "components" / name for name in VARIANTS[variant]]
+            write_overlay(folder, [FOLDER / "base"], components)
             done = ask(program, "build", folder)
             assert done.returncode == 0, done.stderr
             assert done.stderr == b""
@@ -179,48 +155,16 @@ def build(
     return run
 
 
-def put(admin: ApiClient, path: str, document: Any) -> None:  # noqa: ANN401  # JSON
-    """Make an object so, whether or not it is there already."""
-    admin.patch(f"{path}?fieldManager=test&force=true", document, "apply-patch+yaml")
-
-
 def account(admin: ApiClient, namespace: str) -> None:
     document = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME}}
     put(admin, f"{SPACES}/{namespace}/serviceaccounts/{NAME}", document)
-
-
-@dataclass(frozen=True)
-class Kubectl:
-    """kubectl, as the administrator of a control plane."""
-
-    ask: Ask
-    program: Path
-    words: tuple[str, ...]
-
-    def __call__(self, *words: str, data: bytes = b"") -> CompletedProcess[bytes]:
-        return self.ask(self.program, *self.words, *words, data=data)
-
-    def apply(self, data: bytes, *words: str) -> str:
-        done = self("apply", "--server-side", "--validate=strict", *words, "-f", "-", data=data)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == b""
-        return done.stdout.decode()
 
 
 @pytest.fixture(scope="module")
 def cluster(control_plane: ControlPlane) -> ControlPlane:
     """The control plane, with node-feature-discovery's rules, the namespace and some others."""
     admin = control_plane.admin
-    put(admin, f"{DEFINITIONS}/{DEFINED}", DEFINITION)
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            admin.get("/apis/nfd.k8s-sigs.io/v1alpha1/nodefeaturerules")
-            admin.get("/openapi/v3/apis/nfd.k8s-sigs.io/v1alpha1")
-            break
-        except ApiError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    define(admin, DEFINITION)
     (namespace,) = read((FOLDER / "base" / "namespace.yaml").read_bytes())
     put(admin, f"{SPACES}/{NAMESPACE}", namespace)
     account(admin, NAMESPACE)
@@ -246,56 +190,22 @@ def kubectl(
     return Kubectl(ask, find_program("kubectl", "kubectl"), words)
 
 
-def closed(schema: Any) -> Any:  # noqa: ANN401  # JSON
-    """Return a schema that refuses what it does not name, and refers to its own definitions."""
-    if isinstance(schema, list):
-        return [closed(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    found = {key: closed(part) for key, part in schema.items() if key != "default"}
-    if isinstance(schema.get("$ref"), str):
-        found["$ref"] = schema["$ref"].replace("#/components/schemas/", "#/definitions/")
-    if isinstance(schema.get("properties"), dict) and "type" in schema:
-        found.setdefault("additionalProperties", False)
-    return found
-
-
 @pytest.fixture(scope="module")
 def schemas(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a schema for each kind of the API server's own."""
     folder = tmp_path_factory.mktemp("schemas")
-    for version, (place, prefix) in GROUPS.items():
-        published = cluster.admin.get(f"/openapi/v3/{place}")["components"]["schemas"]
-        definitions = {name: closed(schema) for name, schema in published.items()}
-        group, _, number = version.rpartition("/")
-        suffix = f"{group.split('.')[0]}-{number}".strip("-")
-        for name in published:
-            kind = name.removeprefix(f"{prefix}.")
-            if kind != name and "." not in kind:
-                whole = {"$ref": f"#/definitions/{name}", "definitions": definitions}
-                (folder / f"{kind.lower()}-{suffix}.json").write_text(json.dumps(whole))
+    write_schemas(cluster.admin, GROUPS, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def judge(
-    ask: Ask, find_program: Callable[[str, str], Path], schemas: Path
-) -> Callable[[bytes], dict[str, str]]:
-    """Returns kubeconform's verdicts by kind and name: "" is valid."""
-    program = find_program("kubeconform", "kubeconform")
-
-    def run(data: bytes) -> dict[str, str]:
-        words = ["-output", "json", "-verbose", "-schema-location", str(schemas / NAMES)]
-        done = ask(program, *words, "-", data=data)
-        rows = json.loads(done.stdout)["resources"]
-        return {f"{row['kind']} {row['name']}": row.get("msg", "") for row in rows}
-
-    return run
+def judge(ask: Ask, find_program: Callable[[str, str], Path], schemas: Path) -> Kubeconform:
+    return Kubeconform(ask, find_program("kubeconform", "kubeconform"), schemas)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_kubeconform_finds_every_document_valid(
-    build: Callable[[str], bytes], judge: Callable[[bytes], dict[str, str]], variant: str
+    build: Callable[[str], bytes], judge: Kubeconform, variant: str
 ) -> None:
     data = build(variant)
     found = judge(data)
@@ -315,7 +225,7 @@ def test_kubeconform_finds_every_document_valid(
 )
 def test_kubeconform_finds_a_misspelt_field(
     build: Callable[[str], bytes],
-    judge: Callable[[bytes], dict[str, str]],
+    judge: Kubeconform,
     right: bytes,
     wrong: bytes,
     kind: str,
@@ -347,18 +257,10 @@ def test_what_is_applied_for_real_is_there_and_applying_again_changes_nothing(
         cluster.admin.get(path)["metadata"]["resourceVersion"]
         == (first["metadata"]["resourceVersion"])
     )
-    found = {
-        words: kubectl("auth", "can-i", *words.split(), f"--as={ACCOUNT}").stdout.decode().strip()
-        for words in ALLOWED
-    }
-    assert found == ALLOWED
+    assert kubectl.can(ACCOUNT, ALLOWED) == ALLOWED
     kinds = [row for row in read(data) if row["kind"] not in {"Namespace", "ServiceAccount"}]
-    done = kubectl("delete", "-f", "-", "--wait=false", data=json.dumps(listed(kinds)).encode())
+    done = kubectl("delete", "-f", "-", "--wait=false", data=listed(kinds))
     assert done.returncode == 0, done.stderr
-
-
-def listed(documents: list[Any]) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "List", "items": documents}
 
 
 @pytest.fixture(scope="module")
