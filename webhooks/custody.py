@@ -4,10 +4,10 @@
     certificates = Certificates(custodian, told=log_it)
     certificates.poll()  # a pass: read, take a step, copy, and serve what is in the Secret
 
-Rights: get, create and update on the one Secret; patch on our own configurations by name. A
-configuration is read by a patch that changes nothing, which needs no right to read it, and
-written by server-side apply at the version that was read, field by field, so that who installed it
-keeps the rest and never owns ``caBundle``.
+Rights: get and update on the one Secret, and create where nobody else makes it; patch on our own
+configurations by name. A configuration is read by a patch that changes nothing, which needs no
+right to read it, and written by server-side apply at the version that was read, field by field, so
+that who installed it keeps the rest and never owns ``caBundle``.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from webhooks.rotation import Terms, encode_custody, is_trusted, next_custody, p
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
 
     from sevkit.cluster.api import ApiServer, Kind
     from sevkit.documents import Json
@@ -97,6 +98,9 @@ class Custodian:
         self._names: Final = tuple(names)
         self._terms: Final = terms or Terms()
         self._clock: Final = clock
+        #: The bundles of the last pass, and since when they have been read so.
+        self._found: tuple[bytes, ...] = ()
+        self._since: datetime | None = None
         #: Why the bundles of the last pass could not be brought up to date, if so.
         self.trouble: ClusterError | None = None
 
@@ -111,14 +115,16 @@ class Custodian:
                 return self._pass()
             except Conflict:
                 continue  # another replica was faster; what it did is seen now
-        return self._pass()
+        return self._pass(is_last=True)
 
-    def _pass(self) -> Pair:
+    def _pass(self, *, is_last: bool = False) -> Pair:
         found = self._bundles.read()  # before the Secret, see ``rotation``
         kept = self._secret.read()
         now = self._clock()
         custody = parse_custody(kept.data, self._names, now)
-        following = next_custody(custody, found, self._names, now, self._terms)
+        following = next_custody(
+            custody, found, self._names, now, self._terms, steady=self._steady(found, now)
+        )
         if following is not custody or following.bundle != kept.data.get("ca.crt"):
             self._secret.write(encode_custody(following), kept.version)
         if following.leaf is None or following.pair is None:  # next_custody makes them
@@ -127,13 +133,19 @@ class Custodian:
         if any(bundle != following.bundle for bundle in found):
             try:
                 self._bundles.write(following.bundle)
-            except Conflict:
-                raise
+                self._steady([following.bundle] * len(found), now)
             except ClusterError as error:
-                if not is_trusted(following.leaf, found):
+                is_over = is_last or not isinstance(error, Conflict)
+                if not is_over or not is_trusted(following.leaf, found):
                     raise
                 self.trouble = error
         return following.pair
+
+    def _steady(self, found: Sequence[bytes], now: datetime) -> timedelta:
+        """Return for how long the bundles have been as they are, as far as was seen."""
+        if self._since is None or tuple(found) != self._found:
+            self._found, self._since = tuple(found), now
+        return now - self._since
 
 
 @final

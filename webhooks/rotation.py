@@ -5,16 +5,17 @@ CAs that are to be trusted (the newest first, which also signs), and the newest 
 ``caBundle`` of our configurations is nothing but a copy of those CAs. A pass reads the bundles
 first and the Secret second, so that the Secret is never the older of the two, and takes one step:
 
-    nothing that is usable         -> a CA and a leaf
-    the CA ends before long        -> a new CA before the old one; the leaf stays
-    the new CA stands everywhere   -> a leaf signed by it
-    no old leaf is served any more -> the old CA goes
+    nothing that is usable            -> a CA and a leaf
+    the CA ends before long, or has
+    no key any more                   -> a new CA before the old one; the leaf stays
+    the new CA stands everywhere      -> a leaf signed by it
+    no old leaf is served any more    -> the old CA goes
 
 A step is a write of the whole Secret at the version that was read, so of two replicas that take
 it at once one is refused, and sees in its next pass that it is done. Bundles are copied after
-that, in the same pass. A leaf is thus signed by a CA that is in every bundle since
-``Terms.spread`` at least, and API servers have had the time to see it there; and a CA goes when
-every replica has had ``Terms.settle`` to take up the leaf that does without it.
+that, in the same pass. Who takes the step has seen the CA in every bundle for ``Terms.spread``
+before a leaf is signed by it, so that API servers have had the time to see it there; and a CA goes
+when every replica has had ``Terms.settle`` to take up the leaf that does without it.
 
 The exception: a leaf that is of no use to anybody (expired, signed by no CA of ours, for other
 names) is replaced at once, whatever the bundles say.
@@ -30,7 +31,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from sevkit.errors import FormatError, VerificationError
+from sevkit.errors import FormatError, UsageError, VerificationError
 from sevkit.pki import SKEW, CertificateAuthority, create_authority, parse_authority
 from sevkit.secret import Secret
 from webhooks.tls import Pair, load_pair
@@ -42,19 +43,56 @@ _NAME: Final = "sevkit-webhook"
 _CA, _CA_KEY, _CERTIFICATE, _KEY = "ca.crt", "ca.key", "tls.crt", "tls.key"
 #: More CAs than this are no rotation: whatever wrote them, the oldest go.
 _AUTHORITIES: Final = 4
+_SHORTEST: Final = timedelta(seconds=1)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How long things last. ``authority_early`` is more than ``leaf``: a CA outlives its leaves."""
+    """How long CA and leaf last, and for how long a new CA is spread before it signs.
+
+    The rest follows: a CA is replaced while it outlives two leaves, a leaf when a third of it is
+    left, and an old CA goes when every replica has had a few times ``spread`` to let go of its
+    leaf. Raises ``UsageError`` where that is not one after the other.
+    """
 
     authority: timedelta = timedelta(days=365)
-    authority_early: timedelta = timedelta(days=60)
     leaf: timedelta = timedelta(days=30)
-    leaf_early: timedelta = timedelta(days=10)
     spread: timedelta = timedelta(minutes=10)
-    settle: timedelta = timedelta(hours=1)
+
+    def __post_init__(self) -> None:
+        if self.spread < _SHORTEST:
+            raise UsageError(f"a new CA is spread for {_SHORTEST.total_seconds():g} s at least")
+        if self.leaf_early <= self.settle:
+            raise UsageError(
+                "certificates would end before those by another CA are in place",
+                hint=f"let them last more than {3 * self.settle.total_seconds():g} s",
+            )
+        if self.authority - self.authority_early <= self.leaf:
+            raise UsageError(
+                "a CA would be replaced before what it signed",
+                hint=f"let it last more than {3 * self.leaf.total_seconds():g} s",
+            )
+
+    @property
+    def authority_early(self) -> timedelta:
+        """How long before its end a CA is replaced."""
+        return 2 * self.leaf
+
+    @property
+    def leaf_early(self) -> timedelta:
+        """How long before its end a leaf is replaced."""
+        return self.leaf / 3
+
+    @property
+    def settle(self) -> timedelta:
+        """How old a leaf is when no replica serves the one before it any more."""
+        return 6 * self.spread
+
+    @property
+    def rest(self) -> timedelta:
+        """How long to rest between two passes: none of the others is missed by much."""
+        return max(self.spread / 10, _SHORTEST)
 
 
 @final
@@ -117,26 +155,27 @@ def next_custody(
     bundles: Sequence[bytes],
     names: Sequence[str],
     now: datetime,
-    terms: Terms | None = None,
+    terms: Terms,
+    *,
+    steady: timedelta,
 ) -> Custody:
     """Return what is to be in the Secret next; the same object where nothing is to be done.
 
-    ``bundles`` are the ``caBundle``s of every entry of our configurations as they were read.
+    ``bundles`` are the ``caBundle``s of every entry of our configurations as they were read, and
+    ``steady`` is for how long they have been read so.
     """
-    terms = terms or Terms()
-    authority = custody.authority
-    if authority is None or custody.leaf is None:
+    authority, leaf = custody.authority, custody.leaf
+    if leaf is None:
         authority = authority or _new_authority(terms, now)
         return _with_leaf(_with_authority(custody, authority), names, now, terms)
-    newest = custody.trusted[0]
-    if authority.not_after - now < terms.authority_early:
+    if authority is None or authority.not_after - now < terms.authority_early:
         return _with_authority(custody, _new_authority(terms, now))
-    leaf = custody.leaf
+    newest = custody.trusted[0]
     is_newest_issuer = _is_issued_by(leaf, newest)
     is_old = leaf.not_valid_after_utc - now < terms.leaf_early
     if is_old or not is_newest_issuer:
         # By the old CA there is no more leaf: its key is gone.
-        if _is_known(newest, bundles) and _age(newest, now) >= terms.spread:
+        if _is_known(newest, bundles) and steady >= terms.spread:
             return _with_leaf(custody, names, now, terms)
     elif len(custody.trusted) > 1 and _age(leaf, now) >= terms.settle:
         return replace(custody, trusted=custody.trusted[:1])
@@ -150,7 +189,11 @@ def _new_authority(terms: Terms, now: datetime) -> CertificateAuthority:
 def _with_authority(custody: Custody, authority: CertificateAuthority) -> Custody:
     (newest,) = x509.load_pem_x509_certificates(authority.certificate)
     others = [one for one in custody.trusted if one != newest]
-    return replace(custody, authority=authority, trusted=(newest, *others)[:_AUTHORITIES])
+    # Who signed the leaf that is served stays, however many came since.
+    served = [one for one in others if custody.leaf and _is_issued_by(custody.leaf, one)]
+    kept = (served + [one for one in others if one not in served])[: _AUTHORITIES - 1]
+    trusted = (newest, *(one for one in others if one in kept))
+    return replace(custody, authority=authority, trusted=trusted)
 
 
 def _with_leaf(custody: Custody, names: Sequence[str], now: datetime, terms: Terms) -> Custody:

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sevkit.cluster.errors import Conflict, Forbidden
-from sevkit.errors import ClusterError
+from sevkit.errors import ClusterError, UsageError
 from sevkit.pki import create_authority
 from webhooks.custody import Custodian, Kept
 from webhooks.rotation import (
@@ -99,8 +99,19 @@ def leaf_of(pair: Pair | None) -> x509.Certificate:
     return x509.load_pem_x509_certificate(pair.certificate)
 
 
+def following(
+    custody: Custody,
+    bundles: Sequence[bytes],
+    now: datetime,
+    *,
+    names: Sequence[str] = NAMES,
+    steady: timedelta = TERMS.spread,
+) -> Custody:
+    return next_custody(custody, bundles, names, now, TERMS, steady=steady)
+
+
 def fresh(now: datetime = NOW) -> Custody:
-    return next_custody(Custody(), [], NAMES, now, TERMS)
+    return following(Custody(), [], now)
 
 
 def again(custody: Custody, now: datetime) -> Custody:
@@ -120,15 +131,15 @@ def test_from_nothing_come_a_ca_and_a_leaf_for_our_names() -> None:
 def test_what_is_written_is_read_back_and_nothing_is_to_be_done() -> None:
     custody = again(fresh(), NOW)
     assert custody.pair == again(custody, NOW).pair
-    assert next_custody(custody, [custody.bundle] * 3, NAMES, NOW + MINUTE, TERMS) is custody
+    assert following(custody, [custody.bundle] * 3, NOW + MINUTE) is custody
 
 
 def test_a_leaf_is_renewed_in_time_by_the_same_ca() -> None:
     now = NOW + TERMS.leaf - TERMS.leaf_early
     custody = again(fresh(), now)
-    assert next_custody(custody, [custody.bundle], NAMES, now, TERMS) is custody
+    assert following(custody, [custody.bundle], now) is custody
     now += MINUTE
-    renewed = next_custody(custody, [custody.bundle], NAMES, now, TERMS)
+    renewed = following(custody, [custody.bundle], now)
     assert renewed.trusted == custody.trusted
     assert leaf_of(renewed.pair).not_valid_after_utc == now + TERMS.leaf
 
@@ -140,22 +151,21 @@ def test_a_leaf_never_outlives_its_ca() -> None:
 def test_a_ca_is_renewed_in_steps() -> None:
     now = NOW + TERMS.authority - TERMS.authority_early - timedelta(days=5)
     first = parse_custody(encode_custody(fresh()), NAMES, NOW)
-    old = next_custody(replace(first, leaf=None, pair=None), [], NAMES, now, TERMS)
+    old = following(replace(first, leaf=None, pair=None), [], now)
     now += timedelta(days=6)
-    both = next_custody(old, [old.bundle], NAMES, now, TERMS)
+    both = following(old, [old.bundle], now)
     assert [one in both.trusted for one in old.trusted] == [True]
     assert len(both.trusted) == 2
     assert both.pair == old.pair
     now += TERMS.spread
-    assert (
-        next_custody(both, [old.bundle, both.bundle], NAMES, now, TERMS) is both
-    )  # not everywhere
-    assert next_custody(both, [both.bundle], NAMES, now - MINUTE, TERMS) is both  # not long enough
-    new = next_custody(both, [both.bundle] * 2, NAMES, now, TERMS)
+    assert following(both, [old.bundle, both.bundle], now) is both  # not everywhere
+    short = TERMS.spread - MINUTE
+    assert following(both, [both.bundle], now, steady=short) is both  # not long enough
+    new = following(both, [both.bundle] * 2, now)
     assert is_trusted(leaf_of(new.pair), [both.trusted[0].public_bytes(Encoding.PEM)])
     assert new.trusted == both.trusted
-    assert next_custody(new, [new.bundle], NAMES, now + TERMS.settle - MINUTE, TERMS) is new
-    alone = next_custody(new, [new.bundle], NAMES, now + TERMS.settle, TERMS)
+    assert following(new, [new.bundle], now + TERMS.settle - MINUTE) is new
+    alone = following(new, [new.bundle], now + TERMS.settle)
     assert alone.trusted == both.trusted[:1]
     assert alone.pair == new.pair
 
@@ -171,7 +181,7 @@ def test_whatever_is_broken_is_made_anew_in_one_step(key: str, harm: str) -> Non
         "another's": encode_custody(fresh())[key],
     }[harm]
     found = parse_custody(data, NAMES, NOW)
-    made = next_custody(found, [b""], NAMES, NOW, TERMS)
+    made = following(found, [b""], NOW)
     assert made is not found
     assert is_trusted(leaf_of(made.pair), [made.bundle])
     whole = again(made, NOW)
@@ -179,10 +189,86 @@ def test_whatever_is_broken_is_made_anew_in_one_step(key: str, harm: str) -> Non
     assert whole.authority is not None
 
 
+def test_without_the_cas_key_the_leaf_goes_on_until_another_ca_is_known() -> None:
+    """No API server trusts the new CA yet: a leaf by it would close every labelled namespace."""
+    first = fresh()
+    data = encode_custody(first) | {"ca.key": b""}
+    found = parse_custody(data, NAMES, NOW)
+    assert found.authority is None
+    both = following(found, [first.bundle], NOW)
+    assert both.pair == first.pair
+    assert both.trusted[1:] == first.trusted
+    assert is_trusted(leaf_of(both.pair), [first.bundle])
+    both = again(both, NOW)
+    assert both.authority is not None
+    assert following(both, [first.bundle], NOW) is both
+    new = following(both, [both.bundle], NOW)
+    assert new.pair != first.pair
+    assert is_trusted(leaf_of(new.pair), [both.bundle])
+
+
+def test_however_often_the_cas_key_is_lost_the_leafs_ca_is_kept() -> None:
+    found = first = fresh()
+    for _ in range(9):
+        found = parse_custody(encode_custody(found) | {"ca.key": b""}, NAMES, NOW)
+        found = following(found, [first.bundle], NOW)
+        assert found.pair == first.pair
+        assert found.trusted[-1:] == first.trusted
+    assert len(found.trusted) == 4
+
+
+def test_a_ca_signs_only_after_it_was_seen_everywhere_for_long_enough() -> None:
+    """However old it is: the bundles may have been written a moment ago."""
+    store, clock = Store(), [NOW]
+    replica = Replica(store, clock)
+    replica.poll()
+    first = replica.served
+    store.data = {**store.data, "ca.key": b""}
+    store.refuses = Forbidden(403)
+    replica.poll()
+    clock[0] += timedelta(days=1)
+    store.refuses = None
+    for _ in range(2):
+        replica.poll()
+        assert replica.served == first
+    clock[0] += TERMS.spread - MINUTE
+    store.bundles[1] += b"\n"
+    for minutes in (0, 1):
+        clock[0] += minutes * MINUTE
+        replica.poll()
+        assert replica.served == first
+    clock[0] += TERMS.spread
+    replica.poll()
+    assert replica.served != first
+    assert is_trusted(leaf_of(replica.served), store.bundles)
+
+
+def test_the_terms_follow_from_three_of_them() -> None:
+    assert (TERMS.authority_early, TERMS.leaf_early) == (timedelta(days=60), timedelta(days=10))
+    assert (TERMS.settle, TERMS.rest) == (timedelta(hours=1), timedelta(minutes=1))
+    assert Terms(spread=timedelta(seconds=1)).rest == timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("terms", "said"),
+    [
+        ({"leaf": timedelta(hours=3)}, "before those by another CA"),
+        ({"authority": timedelta(days=90)}, "replaced before what it signed"),
+        ({"spread": timedelta(0)}, "1 s at least"),
+        ({"spread": timedelta(days=2)}, "before those by another CA"),
+    ],
+)
+def test_terms_that_do_not_follow_on_each_other_are_refused(
+    terms: dict[str, timedelta], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        Terms(**terms)
+
+
 def test_other_names_need_another_leaf_at_once() -> None:
     found = parse_custody(encode_custody(fresh()), ["other.svc"], NOW)
     assert found.leaf is None
-    made = next_custody(found, [b"whatever"], ["other.svc"], NOW, TERMS)
+    made = following(found, [b"whatever"], NOW, names=["other.svc"])
     assert made.trusted == found.trusted
     assert made.leaf is not None
 
@@ -248,6 +334,17 @@ def test_without_the_right_to_write_bundles_a_trusted_pair_is_served_all_the_sam
     store.refuses = None
     replica.poll()
     assert replica.custodian.trouble is None
+
+
+def test_a_bundle_that_others_write_all_the_time_keeps_no_trusted_pair_from_being_served() -> None:
+    store, clock = Store(), [NOW]
+    Replica(store, clock).poll()
+    store.refuses = Conflict(409)
+    store.bundles[0] += b"\n"
+    late = Replica(store, clock)
+    late.poll()
+    assert late.served is not None
+    assert isinstance(late.custodian.trouble, Conflict)
 
 
 def test_in_a_year_of_two_replicas_what_is_served_is_always_trusted() -> None:
