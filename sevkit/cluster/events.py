@@ -1,23 +1,26 @@
-"""Events of a node: what ``kubectl describe node`` shows below everything else.
+"""Events of an object: what ``kubectl describe`` shows below everything else.
 
-The API server keeps them for an hour. Whoever makes them sees to it that the same thing is not
-said over and over: ``repeat_event`` counts one up instead.
+The API server keeps them for an hour. The same thing is not said over and over: a ``Teller``
+counts one up instead.
 
 Source: Kubernetes API, events.k8s.io/v1, whose limits stand in ``_LIMITS``.
 """
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
 from sevkit.cluster.api import MERGE_PATCH, Call
+from sevkit.cluster.errors import NotFound
 from sevkit.cluster.kinds import EVENTS
 from sevkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Callable
 
     from sevkit.cluster.api import ApiServer
     from sevkit.cluster.nodes import NodeView
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 #: Events of objects that are in no namespace are in this one.
 NAMESPACE: Final = "default"
 CONTROLLER: Final = "sevkit.io/node-agent"
+#: An event that is told again within this time is counted up, and no new one is made; seconds.
+REPEAT_SECONDS: Final = 3600.0
+_REMEMBERED: Final = 32
 _NOTE_LIMIT: Final = 1024
 _WORD_LIMIT: Final = 128
 _NAME_LIMIT: Final = 253
@@ -33,8 +39,8 @@ _NAME_LIMIT: Final = 253
 
 @final
 @dataclass(frozen=True, slots=True)
-class NodeEvent:
-    """Something that happened to a node.
+class Event:
+    """Something that happened to an object.
 
     ``reason`` is why, in one word that programs compare (``CapabilityLost``), ``action`` what was
     done about it (``Publish``), both of at most 128 characters; ``note`` is for people and cut at
@@ -52,6 +58,30 @@ class NodeEvent:
                 raise UsageError(f"event's reason and action have 1 to {_WORD_LIMIT} characters")
 
 
+#: What the node agent says of its Node.
+NodeEvent: TypeAlias = Event
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The object of the core's that events are about; ``namespace`` is "" where it is in none."""
+
+    kind: str
+    name: str
+    uid: str
+    namespace: str = ""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """Who makes events: the controller, and which of its instances, such as a pod's name."""
+
+    controller: str
+    instance: str
+
+
 def create_event(
     server: ApiServer, node: NodeView, event: NodeEvent, *, instance: str, now: datetime
 ) -> str:
@@ -59,28 +89,42 @@ def create_event(
 
     ``now`` carries its zone. Raises ``ClusterError``.
     """
+    subject, speaker = Subject("Node", node.name, node.uid), Speaker(CONTROLLER, instance)
+    return create_event_of(server, subject, event, speaker=speaker, now=now)
+
+
+def create_event_of(
+    server: ApiServer, subject: Subject, event: Event, *, speaker: Speaker, now: datetime
+) -> str:
+    """Make an event of any object and return its name. ``now`` carries its zone.
+
+    Raises ``ClusterError``.
+    """
     suffix = uuid.uuid4().hex[:16]
-    name = f"{node.name[: _NAME_LIMIT - 1 - len(suffix)]}.{suffix}"
+    name = f"{subject.name[: _NAME_LIMIT - 1 - len(suffix)]}.{suffix}"
+    namespace = subject.namespace or NAMESPACE
+    within: dict[str, Json] = {"namespace": subject.namespace} if subject.namespace else {}
     server.call(
         Call(
             "POST",
-            EVENTS.path(namespace=NAMESPACE),
+            EVENTS.path(namespace=namespace),
             body={
                 "apiVersion": "events.k8s.io/v1",
                 "kind": "Event",
-                "metadata": {"name": name, "namespace": NAMESPACE},
+                "metadata": {"name": name, "namespace": namespace},
                 "eventTime": _micro(now),
-                "reportingController": CONTROLLER,
-                "reportingInstance": instance[:_WORD_LIMIT],
+                "reportingController": speaker.controller,
+                "reportingInstance": speaker.instance[:_WORD_LIMIT],
                 "action": event.action,
                 "reason": event.reason,
                 "note": _cut(event.note),
                 "type": event.kind,
                 "regarding": {
                     "apiVersion": "v1",
-                    "kind": "Node",
-                    "name": node.name,
-                    "uid": node.uid,
+                    "kind": subject.kind,
+                    "name": subject.name,
+                    "uid": subject.uid,
+                    **within,
                 },
             },
         )
@@ -88,14 +132,62 @@ def create_event(
     return name
 
 
-def repeat_event(server: ApiServer, name: str, *, count: int, now: datetime) -> None:
+def repeat_event(
+    server: ApiServer, name: str, *, count: int, now: datetime, namespace: str = NAMESPACE
+) -> None:
     """Say that the event ``name`` happened again, ``count`` times (2 and more) by now.
 
     Raises ``NotFound`` where the API server has dropped it meanwhile, or another ``ClusterError``.
     """
     series: dict[str, Json] = {"count": count, "lastObservedTime": _micro(now)}
-    path = EVENTS.path(name, namespace=NAMESPACE)
+    path = EVENTS.path(name, namespace=namespace)
     server.call(Call("PATCH", path, body={"series": series}, content_type=MERGE_PATCH))
+
+
+@final
+class Teller:
+    """Makes events, and counts up those that were made of the same object within the hour.
+
+    ``clock`` is in seconds and never goes back. For one thread.
+    """
+
+    def __init__(
+        self,
+        server: ApiServer,
+        speaker: Speaker,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._server: Final = server
+        self._speaker: Final = speaker
+        self._clock: Final = clock
+        self._told: Final[dict[tuple[Subject, Event], tuple[str, int, float]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._told)
+
+    def tell(self, subject: Subject, event: Event) -> None:
+        """Tell one. Raises ``ClusterError``."""
+        seconds, now, key = self._clock(), datetime.now(UTC), (subject, event)
+        name, count, begun = self._told.get(key, ("", 0, seconds))
+        is_told = bool(name) and seconds - begun < REPEAT_SECONDS
+        if not is_told or not self._repeat(subject, name, count + 1, now):
+            name = create_event_of(self._server, subject, event, speaker=self._speaker, now=now)
+            count, begun = 0, seconds
+        # What is told goes to the end: forgotten is what was not told for longest.
+        self._told.pop(key, None)
+        self._told[key] = (name, count + 1, begun)
+        if len(self._told) > _REMEMBERED:
+            self._told.pop(next(iter(self._told)))
+
+    def _repeat(self, subject: Subject, name: str, count: int, now: datetime) -> bool:
+        """Count one up; return whether it was there: the API server may have dropped it."""
+        place = subject.namespace or NAMESPACE
+        try:
+            repeat_event(self._server, name, count=count, now=now, namespace=place)
+        except NotFound:
+            return False
+        return True
 
 
 def _micro(now: datetime) -> str:

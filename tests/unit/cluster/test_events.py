@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sevkit.cluster.api import MERGE_PATCH, Call
-from sevkit.cluster.events import NodeEvent, create_event, repeat_event
+from sevkit.cluster.errors import NotFound
+from sevkit.cluster.events import (
+    Event,
+    NodeEvent,
+    Speaker,
+    Subject,
+    Teller,
+    create_event,
+    create_event_of,
+    repeat_event,
+)
 from sevkit.cluster.nodes import NodeView
 from sevkit.errors import UsageError
 
@@ -15,6 +25,8 @@ if TYPE_CHECKING:
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, 42, tzinfo=UTC)
 NODE = NodeView("n1", "u-1", "1", {}, {}, {}, {}, ())
+POD = Subject("Pod", "w-1", "u-2", "ours")
+SPEAKER = Speaker("sevkit.io/webhook", "w-1")
 
 
 def made(server: Recorded, event: NodeEvent, node: NodeView = NODE, instance: str = "p") -> Call:
@@ -95,3 +107,50 @@ def test_an_event_that_happens_again_is_counted(server: Recorded) -> None:
             content_type=MERGE_PATCH,
         )
     ]
+
+
+def test_an_event_of_what_is_in_a_namespace_is_in_that(server: Recorded) -> None:
+    server.answers = [{}, {}]
+    name = create_event_of(server, POD, Event("R", "A", ""), speaker=SPEAKER, now=NOW)
+    repeat_event(server, name, count=2, now=NOW, namespace="ours")
+    place = "/apis/events.k8s.io/v1/namespaces/ours/events"
+    assert [call.path for call in server.calls] == [place, f"{place}/{name}"]
+    body = server.calls[0].body or {}
+    assert body["metadata"] == {"name": name, "namespace": "ours"}
+    assert body["reportingController"] == "sevkit.io/webhook"
+    assert body["regarding"] == {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "name": "w-1",
+        "uid": "u-2",
+        "namespace": "ours",
+    }
+
+
+def test_a_teller_counts_up_what_it_told_of_the_same_object_within_the_hour(
+    server: Recorded,
+) -> None:
+    now = [0.0]
+    teller, event = Teller(server, SPEAKER, clock=lambda: now[0]), Event("R", "A", "")
+    server.answers = [{}] * 9
+    other = Subject("Pod", "w-1", "another", "ours")
+    for now[0], subject in ((0, POD), (9, POD), (10, other), (3599, POD), (3600, POD)):
+        teller.tell(subject, event)
+    assert [call.method for call in server.calls] == ["POST", "PATCH", "POST", "PATCH", "POST"]
+
+
+def test_what_the_api_server_dropped_is_made_anew(server: Recorded) -> None:
+    teller, event = Teller(server, SPEAKER), Event("R", "A", "")
+    server.answers = [{}, NotFound(404), {}, {}]
+    for _ in range(3):
+        teller.tell(POD, event)
+    assert [call.method for call in server.calls] == ["POST", "PATCH", "POST", "PATCH"]
+    assert (server.calls[-1].body or {})["series"]["count"] == 2  # type: ignore[index, call-overload]  # JSON
+
+
+def test_a_teller_does_not_remember_for_ever(server: Recorded) -> None:
+    teller = Teller(server, SPEAKER)
+    server.answers = [{}] * 99
+    for number in range(99):
+        teller.tell(POD, Event("R", "A", f"{number}"))
+    assert len(teller) == 32
