@@ -70,7 +70,7 @@ def _run(
     gauges = Gauges(metrics)
     files = Files(settings, gauges)
     connection = stack.enter_context(Connection(_access(settings, environ)))
-    caches = stack.enter_context(Caches(connection))
+    caches = stack.enter_context(Caches(connection, tally=gauges))
     server = Server(
         Reviewer(lambda: files.policy.policy, caches, gauges),
         lambda: files.certificates.current,

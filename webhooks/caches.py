@@ -56,8 +56,8 @@ class Tally(Protocol):
         """Learn that a whole list came, and of how many objects of interest."""
         ...
 
-    def heard(self, kind: str) -> None:
-        """Learn that the API server was heard of just now."""
+    def heard(self, kind: str, objects: int) -> None:
+        """Learn that the API server was heard of just now, and how many objects are known."""
         ...
 
     def failed(self, kind: str, error: SevkitError) -> None:
@@ -72,7 +72,7 @@ class Uncounted:
     def listed(self, kind: str, objects: int) -> None:
         """Forget it."""
 
-    def heard(self, kind: str) -> None:
+    def heard(self, kind: str, objects: int) -> None:
         """Forget it."""
 
     def failed(self, kind: str, error: SevkitError) -> None:
@@ -182,7 +182,7 @@ class _Cache(Generic[_Made, _Folded]):
             self._is_watched = True
         else:
             self._state = _State(folded, now, error)
-            self._around.tally.heard(self.name)
+            self._around.tally.heard(self.name, len(self._objects))
 
     def _changes(self, news: Change[_Made]) -> bool:
         """Put a change in its place; return whether it is one, which a node's heartbeat is not."""

@@ -65,7 +65,7 @@ class Told:
     def listed(self, kind: str, objects: int) -> None:
         self.lists.append((kind, objects))
 
-    def heard(self, kind: str) -> None:
+    def heard(self, kind: str, objects: int) -> None:
         pass
 
     def failed(self, kind: str, error: SevkitError) -> None:

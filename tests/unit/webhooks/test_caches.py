@@ -97,13 +97,15 @@ class Told:
     def __init__(self) -> None:
         self.lists: list[tuple[str, int]] = []
         self.words: list[str] = []
+        self.counts: dict[str, int] = {}
         self.errors: list[tuple[str, SevkitError]] = []
 
     def listed(self, kind: str, objects: int) -> None:
         self.lists.append((kind, objects))
 
-    def heard(self, kind: str) -> None:
+    def heard(self, kind: str, objects: int) -> None:
         self.words.append(kind)
+        self.counts[kind] = objects
 
     def failed(self, kind: str, error: SevkitError) -> None:
         self.errors.append((kind, error))
@@ -166,6 +168,7 @@ def test_nodes_come_change_and_go(scene: Scene) -> None:
     assert scene.real() == ONE
     scene.server.say("nodes", "MODIFIED", node("b", SNP))
     scene.until(lambda: scene.real() == BOTH)
+    scene.until(lambda: scene.told.counts["nodes"] == 2)
     scene.server.say("nodes", "MODIFIED", node("b", {}))
     scene.until(lambda: scene.real() == ONE)
     scene.server.say("nodes", "DELETED", node("a", SEV))
