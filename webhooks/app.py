@@ -1,7 +1,8 @@
 """Put the webhook together and run it: settings in, an exit code out.
 
-Three threads beside the server's: one that looks at files (certificate and policy), one that
-serves metrics and health, and those of the caches. None of them is waited for by a review.
+Some threads beside the server's: one looks at files, those of the caches watch the cluster, one
+serves metrics and health, and where the certificate is of our own making one keeps it. None of them
+is waited for by a review.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import threading
 import time
+from random import SystemRandom
 from typing import TYPE_CHECKING, Final, final
 
 from sevkit.cluster.access import in_cluster
@@ -21,8 +22,11 @@ from sevkit.kubevirt.webhook_paths import PATHS
 from sevkit.observe.log import log_as_json
 from sevkit.observe.metrics import Metrics
 from sevkit.observe.server import HealthServer
+from webhooks.background import Background, nothing
 from webhooks.caches import Caches
+from webhooks.custody import MUTATING, VALIDATING, ClusterBundles, ClusterSecret, Custodian
 from webhooks.gauges import Gauges
+from webhooks.keeper import Keeper
 from webhooks.policy_file import PolicyFile
 from webhooks.reviews import Reviewer
 from webhooks.server import Server
@@ -30,11 +34,12 @@ from webhooks.settings import parse_settings
 from webhooks.tls import Certificates, FolderPairs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    import threading
+    from collections.abc import Callable, Mapping, Sequence
 
     from sevkit.cluster.access import Access
     from webhooks.exchange import Outcome
-    from webhooks.settings import Settings
+    from webhooks.settings import SelfManaged, Settings
 
 _LOG: Final = logging.getLogger("sevkit.webhook")
 #: How often files are looked at: the kubelet takes a minute to change them.
@@ -50,7 +55,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], stop: threading.E
         settings = parse_settings(arguments, environ)
         logging.getLogger().setLevel(settings.log_level.upper())
         with contextlib.ExitStack() as stack:
-            _run(settings, environ, stop, stack)
+            _run(settings, _access(settings, environ), stop, stack)
     except SevkitError as error:
         _LOG.critical("cannot go on", exc_info=error)
         return error.exit_code
@@ -61,19 +66,22 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], stop: threading.E
 
 
 def _run(
-    settings: Settings,
-    environ: Mapping[str, str],
-    stop: threading.Event,
-    stack: contextlib.ExitStack,
+    settings: Settings, access: Access, stop: threading.Event, stack: contextlib.ExitStack
 ) -> None:
     metrics = Metrics()
     gauges = Gauges(metrics)
-    files = Files(settings, gauges)
-    connection = stack.enter_context(Connection(_access(settings, environ)))
-    caches = stack.enter_context(Caches(connection, tally=gauges))
+    said = CertificateNews(gauges)
+    policy = PolicyFile(settings.policy)
+    if settings.self_managed is None:
+        certificates = Certificates(FolderPairs(settings.tls_folder), told=said.served)
+        certificates.poll()
+        poll = certificates.poll
+    else:
+        certificates, poll = _kept(settings.self_managed, access, said, stack), nothing
+    caches = stack.enter_context(Caches(stack.enter_context(Connection(access)), tally=gauges))
     server = Server(
-        Reviewer(lambda: files.policy.policy, caches, gauges),
-        lambda: files.certificates.current,
+        Reviewer(lambda: policy.policy, caches, gauges),
+        lambda: certificates.current,
         settings.listen,
         paths=PATHS,
         count=lambda outcome: _count(gauges, outcome),
@@ -81,15 +89,15 @@ def _run(
 
     def wrong() -> Sequence[str]:
         told = [] if server.is_accepting else ["server does not accept"]
-        told += [] if files.certificates.current else ["no certificate yet"]
+        told += [] if certificates.current else [f"no certificate yet{said.problem}"]
         # Once it was: what is only not known now refuses best, and nobody else.
         return [*told, *(() if caches.is_settled else caches.problems())]
 
     if settings.health is not None:
         stack.enter_context(HealthServer(settings.health, metrics=metrics.exposition, ready=wrong))
     stack.enter_context(server)
-    thread = threading.Thread(target=files.watch, args=(stop,), name="files", daemon=True)
-    thread.start()
+    files = Files(policy, certificates, gauges, poll=poll)
+    stack.enter_context(Background("files", files.look))
     _LOG.info("serving", extra={"port": server.port})
     server.run(stop)
     _LOG.info("stopped as asked")
@@ -99,43 +107,100 @@ def _count(gauges: Gauges, outcome: Outcome) -> None:
     gauges.connections.labels(outcome).inc()
 
 
+def _kept(
+    asked: SelfManaged, access: Access, said: CertificateNews, stack: contextlib.ExitStack
+) -> Certificates:
+    """Return certificates of our own making, which are kept from now on."""
+    connection = stack.enter_context(Connection(access))
+    custodian = Custodian(
+        ClusterSecret(connection, asked.namespace, asked.secret),
+        ClusterBundles(
+            connection, [(MUTATING, asked.configuration), (VALIDATING, asked.configuration)]
+        ),
+        asked.names,
+        terms=asked.terms,
+    )
+    certificates = Certificates(custodian, told=said.served)
+    keeper = Keeper(
+        custodian, certificates.offer, asked.terms, told=said.kept, random=SystemRandom()
+    )
+    stack.enter_context(Background("custody", keeper.step, interrupt=connection.interrupt))
+    return certificates
+
+
 @final
-class Files:
-    """The certificate and the policy, looked at again and again."""
+class CertificateNews:
+    """What is said of the certificate: in the log, by the metric, and where none is served."""
 
-    def __init__(self, settings: Settings, gauges: Gauges) -> None:
+    def __init__(self, gauges: Gauges) -> None:
         self._gauges: Final = gauges
-        self.policy: Final = PolicyFile(settings.policy)
-        self.certificates: Final = Certificates(FolderPairs(settings.tls_folder), told=self._told)
-        self.certificates.poll()
+        self._wrong: Final[dict[str, str]] = {}
 
-    def watch(self, stop: threading.Event) -> None:
-        """Look at both until ``stop`` is set."""
-        while not stop.wait(FILES_SECONDS):
-            self.look()
+    @property
+    def problem(self) -> str:
+        """What is wrong, after a colon; "" for nothing."""
+        return "".join(f": {why}" for why in tuple(self._wrong.values()))
 
-    def look(self) -> None:
-        """Look at both once."""
-        self.certificates.poll()
-        left = self.certificates.seconds_left
-        if left is not None:
-            self._gauges.certificate.set(time.time() + left)
-        if self.policy.refresh():
-            self._gauges.policy_problem.set(bool(self.policy.problem))
-            if self.policy.problem:
-                _LOG.error(
-                    "policy is refused; the last good one stays in force",
-                    extra={"problem": self.policy.problem},
-                )
-            else:
-                _LOG.info("policy is in force", extra={"policy": self.policy.policy.digest})
-
-    def _told(self, error: SevkitError | None) -> None:
-        self._gauges.certificate_problem.set(error is not None)
+    def served(self, error: SevkitError | None) -> None:
+        """Learn that another pair is served, or why it is not."""
         if error is None:
             _LOG.info("certificate is served")
         else:
             _LOG.error("certificate is refused; the one before is served", exc_info=error)
+        self._note("served", error)
+
+    def kept(self, error: SevkitError | None) -> None:
+        """Learn that certificates of our own making cannot be kept, or can be again."""
+        if error is None:
+            _LOG.info("certificates are kept again")
+        else:
+            _LOG.error("certificates cannot be kept", exc_info=error)
+        self._note("kept", error)
+
+    def _note(self, what: str, error: SevkitError | None) -> None:
+        if error is None:
+            self._wrong.pop(what, None)
+        else:
+            self._wrong[what] = error.message
+        self._gauges.certificate_problem.set(bool(self._wrong))
+
+
+@final
+class Files:
+    """The certificate and the policy, looked at again and again.
+
+    ``poll`` looks for another certificate, where that is in files.
+    """
+
+    def __init__(
+        self,
+        policy: PolicyFile,
+        certificates: Certificates,
+        gauges: Gauges,
+        *,
+        poll: Callable[[], None],
+    ) -> None:
+        self._policy: Final = policy
+        self._certificates: Final = certificates
+        self._gauges: Final = gauges
+        self._poll: Final = poll
+
+    def look(self) -> float:
+        """Look at both once, and return the seconds until the next time."""
+        self._poll()
+        left = self._certificates.seconds_left
+        if left is not None:
+            self._gauges.certificate.set(time.time() + left)
+        if self._policy.refresh():
+            self._gauges.policy_problem.set(bool(self._policy.problem))
+            if self._policy.problem:
+                _LOG.error(
+                    "policy is refused; the last good one stays in force",
+                    extra={"problem": self._policy.problem},
+                )
+            else:
+                _LOG.info("policy is in force", extra={"policy": self._policy.policy.digest})
+        return FILES_SECONDS
 
 
 def _access(settings: Settings, environ: Mapping[str, str]) -> Access:

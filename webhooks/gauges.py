@@ -47,7 +47,8 @@ class Gauges:
             "sevkit_webhook_cert_expiry_timestamp_seconds", "When the certificate expires."
         )
         self.certificate_problem = metrics.gauge(
-            "sevkit_webhook_cert_problem", "1 while a new certificate cannot be used."
+            "sevkit_webhook_cert_problem",
+            "1 while a new certificate cannot be used, made or trusted everywhere.",
         )
         self.policy_problem = metrics.gauge(
             f"{_PREFIX}_policy_problem",

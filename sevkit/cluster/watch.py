@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from sevkit.cluster.api import Accept, Kind, StreamingServer
     from sevkit.documents import Json
+    from sevkit.errors import SevkitError
 
 #: The largest event in bytes: an object, and what is around it.
 EVENT_LIMIT: Final = OBJECT_LIMIT + 1024
@@ -158,7 +159,7 @@ def watch(
             error = Unreachable("API server ended a watch soon after it began")
         if error is not None:
             failures += 1
-            yield Pause(_delay(error, failures, random), error)
+            yield Pause(pause_seconds(error, failures, random), error)
 
 
 def _keeps_version(error: ClusterError) -> bool:
@@ -166,8 +167,11 @@ def _keeps_version(error: ClusterError) -> bool:
     return isinstance(error, TooMany) or not isinstance(error, StatusError | BadAnswer)
 
 
-def _delay(error: ClusterError, failures: int, random: Random) -> float:
-    """Return how long to wait; half of it is left to chance, and what was asked for is kept."""
+def pause_seconds(error: SevkitError, failures: int, random: Random) -> float:
+    """Return how long to wait after ``failures`` in a row, 1 and more, of which ``error`` is last.
+
+    At most a minute, of which half is left to chance; what a busy API server asks for is kept.
+    """
     wait = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, _DOUBLINGS))
     asked = (error.retry_after or 0.0) if isinstance(error, StatusError) else 0.0
     return max(wait * random.uniform(0.5, 1), min(asked, LONGEST_ASKED) * random.uniform(1, 1.2))
