@@ -1,8 +1,8 @@
 """Put the webhook together and run it: settings in, an exit code out.
 
 Some threads beside the server's: one looks at files, those of the caches watch the cluster, one
-serves metrics and health, and where the certificate is of our own making one keeps it. None of them
-is waited for by a review.
+serves metrics and health; where the certificate is of our own making one keeps it, and one tells
+people of the policy file. None of them is waited for by a review.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from sevkit.cluster.access import in_cluster
 from sevkit.cluster.connection import Connection
+from sevkit.cluster.events import Speaker, Teller
 from sevkit.cluster.kubeconfig import read_kubeconfig
 from sevkit.errors import InternalError, SevkitError
 from sevkit.kubevirt.webhook_paths import PATHS
@@ -27,6 +28,7 @@ from webhooks.caches import Caches
 from webhooks.custody import MUTATING, VALIDATING, ClusterBundles, ClusterSecret, Custodian
 from webhooks.gauges import Gauges
 from webhooks.keeper import Keeper
+from webhooks.news import CONTROLLER, PolicyNews, policy_event
 from webhooks.policy_file import PolicyFile
 from webhooks.reviews import Reviewer
 from webhooks.server import Server
@@ -38,12 +40,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sevkit.cluster.access import Access
+    from sevkit.cluster.events import Event
     from webhooks.exchange import Outcome
     from webhooks.settings import SelfManaged, Settings
 
 _LOG: Final = logging.getLogger("sevkit.webhook")
 #: How often files are looked at: the kubelet takes a minute to change them.
 FILES_SECONDS: Final = 2.0
+#: How long an API server may take for an Event.
+EVENT_SECONDS: Final = 10.0
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str], stop: threading.Event) -> int:
@@ -71,7 +76,7 @@ def _run(
     metrics = Metrics()
     gauges = Gauges(metrics)
     said = CertificateNews(gauges)
-    policy = PolicyFile(settings.policy)
+    policy = _policy(settings, access, stack)
     if settings.self_managed is None:
         certificates = Certificates(FolderPairs(settings.tls_folder), told=said.served)
         certificates.poll()
@@ -105,6 +110,29 @@ def _run(
 
 def _count(gauges: Gauges, outcome: Outcome) -> None:
     gauges.connections.labels(outcome).inc()
+
+
+def _policy(settings: Settings, access: Access, stack: contextlib.ExitStack) -> PolicyFile:
+    """Return the policy file, of which people are told where the pod is known."""
+    pod = settings.pod
+    if pod is None or settings.policy is None:
+        return PolicyFile(settings.policy)
+    connection = stack.enter_context(Connection(access, seconds=EVENT_SECONDS))
+    teller = Teller(connection, Speaker(CONTROLLER, pod.name))
+
+    def tell(event: Event) -> None:
+        teller.tell(pod, event)
+
+    try:
+        policy = PolicyFile(settings.policy)
+    except SevkitError as error:
+        # Whoever wrote it looks at the pod first, which only says that it is started in vain.
+        with contextlib.suppress(SevkitError):
+            tell(policy_event(error.message, serves=False))
+        raise
+    news = PolicyNews(tell, lambda: policy.problem, clock=time.monotonic, random=SystemRandom())
+    stack.enter_context(Background("news", news.step, interrupt=connection.interrupt))
+    return policy
 
 
 def _kept(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, final
 
 from sevkit import __version__
+from sevkit.cluster.events import Subject
 from sevkit.errors import UsageError
 from webhooks.rotation import Terms
 
@@ -40,7 +41,7 @@ Examples:
   python -m webhooks --kubeconfig FILE --tls-dir DIR --listen 127.0.0.1:9443
                                                              from outside of the cluster
 
-Environment: POD_IP and POD_NAMESPACE, by the downward API.
+Environment: POD_IP, POD_NAME, POD_NAMESPACE and POD_UID, by the downward API.
 Exit codes: 0 asked to stop, 2 usage, 4 no certificate could be had, 70 a bug.
 """
 
@@ -64,12 +65,16 @@ class SelfManaged:
 @final
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What was asked for; addresses are host and port, None for not at all."""
+    """What was asked for; addresses are host and port, None for not at all.
+
+    ``pod`` is what Events are about, None where that is not known.
+    """
 
     listen: tuple[str, int]
     health: tuple[str, int] | None
     tls_folder: Path
     self_managed: SelfManaged | None
+    pod: Subject | None
     policy: Path | None
     kubeconfig: Path | None
     context: str
@@ -92,6 +97,7 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Sett
         health=_address("--health", given.health) or ((pod, HEALTH_PORT) if pod else None),
         tls_folder=Path(given.tls_dir or TLS_FOLDER),
         self_managed=_self_managed(given, environ),
+        pod=_pod(environ),
         policy=None if given.policy is None else Path(given.policy),
         kubeconfig=None if given.kubeconfig is None else Path(given.kubeconfig),
         context=given.context,
@@ -137,6 +143,11 @@ def _self_managed(given: argparse.Namespace, environ: Mapping[str, str]) -> Self
             given.ca_spread or standard.spread,
         ),
     )
+
+
+def _pod(environ: Mapping[str, str]) -> Subject | None:
+    found = [environ.get(f"POD_{word}", "") for word in ("NAME", "UID", "NAMESPACE")]
+    return Subject("Pod", *found) if all(found) else None
 
 
 def _term(text: str) -> timedelta:

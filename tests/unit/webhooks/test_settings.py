@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sevkit.cluster.events import Subject
 from sevkit.errors import UsageError
 from webhooks.rotation import Terms
 from webhooks.settings import SelfManaged, parse_settings
@@ -17,6 +18,14 @@ def test_in_a_pod_nothing_has_to_be_said() -> None:
     assert found.policy is None
     assert found.kubeconfig is None
     assert found.self_managed is None
+    assert found.pod is None
+
+
+def test_its_own_pod_is_known_by_name_and_uid_or_not_at_all() -> None:
+    whole = {"POD_NAME": "w-1", "POD_UID": "u-1", "POD_NAMESPACE": "sevkit-system"}
+    assert parse_settings([], whole).pod == Subject("Pod", "w-1", "u-1", "sevkit-system")
+    for name in whole:
+        assert parse_settings([], {**whole, name: ""}).pod is None
 
 
 def test_what_it_manages_itself_is_what_the_manifests_have() -> None:
