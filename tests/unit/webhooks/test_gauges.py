@@ -1,8 +1,22 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Final
+
 from sevkit.cluster.errors import Forbidden, Unreachable
 from sevkit.observe.metrics import Metrics
 from webhooks.gauges import Gauges
+
+GUIDE: Final = Path(__file__).resolve().parents[3] / "docs" / "webhook-deploy.md"
+
+
+def test_every_metric_is_in_the_guide_and_no_other() -> None:
+    metrics = Metrics()
+    Gauges(metrics)
+    found = re.findall(r"(?m)^# TYPE (sevkit_\w+) ", metrics.exposition().decode())
+    made = {name for name in found if not name.endswith("_created")}
+    assert made == set(re.findall(r"(?m)^\| `(sevkit_\w+)` \|", GUIDE.read_text()))
 
 
 def test_what_is_known_of_the_cluster_is_counted_by_kind() -> None:
