@@ -1,6 +1,6 @@
 """Write the requirement files that pip installs from, out of uv.lock, with every hash.
 
-They are for machines without uv, and for the image. ``libvirt-python`` stands apart because it has
+They are for machines without uv, and for the images. ``libvirt-python`` stands apart because it has
 no wheels, and a development machine without libvirt's headers goes without it.
 """
 
@@ -13,6 +13,8 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 APART: Final = "libvirt-python"
+#: By image, which is a folder of ``deploy``: the extra that it needs.
+IMAGES: Final = {"node-agent": "agent", "webhook": "webhook"}
 _HEAD: Final = "# From uv.lock, by hack/requirements.py; do not edit.\n"
 
 
@@ -38,13 +40,14 @@ def split(exported: str) -> dict[str, str]:
 
 
 def main() -> int:
-    """Write all three files."""
+    """Write all files."""
     blocks = split(export("--all-extras"))
     apart = blocks.pop(APART)
     (ROOT / "hack/requirements.txt").write_text(_HEAD + "".join(blocks.values()))
     (ROOT / "hack/requirements-libvirt.txt").write_text(_HEAD + apart)
-    image = split(export("--extra", "agent", "--no-dev"))
-    (ROOT / "deploy/node-agent/requirements.txt").write_text(_HEAD + "".join(image.values()))
+    for name, extra in IMAGES.items():
+        image = split(export("--extra", extra, "--no-dev"))
+        (ROOT / f"deploy/{name}/requirements.txt").write_text(_HEAD + "".join(image.values()))
     return 0
 
 

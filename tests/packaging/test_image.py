@@ -1,4 +1,4 @@
-"""The node agent's image: its Dockerfile is replayed, as far as that goes without an engine.
+"""The images: their Dockerfiles are replayed, as far as that goes without an engine.
 
 Each stage is a folder. COPY copies, with the ignore file in force; RUN runs what it says, with the
 image's absolute paths below that folder and a Python of the stage's own. Only pip's installation is
@@ -27,28 +27,70 @@ from sevkit import __version__
 from sevkit.testing.host import PRESETS, write_host
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-FOLDER: Final = ROOT / "deploy" / "node-agent"
-DOCKERFILE: Final = FOLDER / "Dockerfile"
-IGNORED: Final = FOLDER / "Dockerfile.dockerignore"
-REQUIREMENTS: Final = FOLDER / "requirements.txt"
 #: What of an image's absolute paths is below a stage's folder.
 OWN: Final = re.compile(r"(?<![\w.-])/(?=(?:build|opt)\b)")
 PIP: Final = re.compile(r"python -m pip install (?P<options>.*)")
 PINNED: Final = re.compile(
     r"^(?P<name>[a-z0-9.-]+)==(?P<version>[^ ]+)(?: ; .*?)? \\$", re.MULTILINE
 )
-#: Imports everything that the agent may import, and says where from.
-EVERYTHING: Final = """
-import sys
-import node_agent.app, node_agent.kubernetes_sink, node_agent.firmware_reader
-import sevkit.cluster.transport, sevkit.cluster.connection, sevkit.cluster.kubeconfig
-import sevkit.observe.metrics, sevkit.observe.server, kubernetes.dynamic, prometheus_client
+#: Says where everything is from that was imported.
+ORIGINS: Final = """
 for module in list(sys.modules.values()):
     print(getattr(module, "__file__", None) or "")
 """
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An application, and what its image is made of.
+
+    ``parts`` are all the modules that it may import, with its own first; ``manifest`` is its
+    workload's, in its base.
+    """
+
+    folder: Path
+    package: str
+    extra: str
+    manifest: str
+    parts: str
+
+    def read(self, name: str) -> str:
+        return (self.folder / name).read_text()
+
+    @property
+    def requirements(self) -> str:
+        return self.read("requirements.txt")
+
+    @property
+    def name(self) -> str:
+        return f"sevkit-{self.folder.name}"
+
+    def __str__(self) -> str:
+        return self.folder.name
+
+
+OURS: Final = (
+    "sevkit.cluster.transport, sevkit.cluster.connection, sevkit.cluster.kubeconfig, "
+    "sevkit.observe.metrics, sevkit.observe.server, kubernetes.dynamic, prometheus_client"
+)
+AGENT: Final = Recipe(
+    ROOT / "deploy" / "node-agent",
+    "node_agent",
+    "agent",
+    "daemonset.yaml",
+    f"node_agent.app, node_agent.kubernetes_sink, node_agent.firmware_reader, {OURS}",
+)
+WEBHOOK: Final = Recipe(
+    ROOT / "deploy" / "webhook",
+    "webhooks",
+    "webhook",
+    "deployment.yaml",
+    f"webhooks.app, uvicorn.protocols.http.h11_impl, {OURS}",
+)
+RECIPES: Final = (AGENT, WEBHOOK)
 
 
 @dataclass
@@ -89,10 +131,10 @@ def instructions(text: str) -> Iterator[tuple[str, str]]:
             yield word, rest.strip()
 
 
-def is_ignored(path: str) -> bool:
-    """Return whether the ignore file keeps a path out: the last rule that fits it decides."""
+def is_ignored(path: str, rules: str) -> bool:
+    """Return whether an ignore file keeps a path out: the last rule that fits it decides."""
     found = False
-    for line in IGNORED.read_text().splitlines():
+    for line in rules.splitlines():
         if line and not line.startswith("#"):
             rule = line.removeprefix("!")
             parents = [path, *map(str, Path(path).parents)]
@@ -104,12 +146,12 @@ def is_ignored(path: str) -> bool:
     return found
 
 
-def copy(source: Path, target: Path, *, base: Path | None) -> None:
-    """Copy a file, or the content of a folder; ``base`` is the context, if it is from there."""
+def copy(source: Path, target: Path, rules: str | None = None) -> None:
+    """Copy a file, or the content of a folder; from the tree, ``rules`` keep some out."""
     files = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
     assert files, f"COPY of nothing: {source}"
     for file in files:
-        if base is None or not is_ignored(file.relative_to(base).as_posix()):
+        if rules is None or not is_ignored(file.relative_to(ROOT).as_posix(), rules):
             to = target / (file.relative_to(source) if source.is_dir() else file.name)
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, to)
@@ -130,8 +172,9 @@ def install(requirements: Path, target: Path) -> None:
 class Replay:
     """Does what a Dockerfile says, instruction by instruction; ``stage`` is the last one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rules: str) -> None:
         self._folder = folder
+        self._rules = rules
         self._stages: dict[str, Stage] = {}
         self.stage = Stage(folder)
 
@@ -168,9 +211,9 @@ class Replay:
         to = self.stage.inside(target)
         if options:
             (option,) = options
-            copy(self._stages[option.removeprefix("--from=")].inside(source), to, base=None)
+            copy(self._stages[option.removeprefix("--from=")].inside(source), to)
         else:
-            copy(ROOT / source, to, base=ROOT)
+            copy(ROOT / source, to, self._rules)
 
     def _run(self, rest: str) -> None:
         played = PIP.fullmatch(rest)
@@ -194,17 +237,56 @@ class Replay:
         self.stage.entrypoint = tuple(json.loads(rest))
 
 
-def replay(text: str, folder: Path) -> Stage:
+def replay(text: str, folder: Path, rules: str = "") -> Stage:
     """Return a Dockerfile's last stage."""
-    replayed = Replay(folder)
+    replayed = Replay(folder, rules)
     for word, rest in instructions(text):
         replayed.do(word, rest)
     return replayed.stage
 
 
+def build(recipe: Recipe, folder: Path) -> Stage:
+    """Return an application's image."""
+    return replay(recipe.read("Dockerfile"), folder, recipe.read("Dockerfile.dockerignore"))
+
+
+@dataclass(frozen=True)
+class Image:
+    """An application's image, as far as it is built."""
+
+    recipe: Recipe
+    stage: Stage
+
+    @property
+    def site(self) -> Path:
+        return self.stage.inside("/opt/sevkit")
+
+    def start(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.stage.run(*self.stage.entrypoint, *words)
+
+
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    return replay(DOCKERFILE.read_text(), tmp_path_factory.mktemp("image"))
+def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Image]:
+    """Returns the image of an application, which is made once."""
+    made: dict[Recipe, Image] = {}
+
+    def run(recipe: Recipe) -> Image:
+        if recipe not in made:
+            made[recipe] = Image(recipe, build(recipe, tmp_path_factory.mktemp("image")))
+        return made[recipe]
+
+    return run
+
+
+@pytest.fixture(params=RECIPES, ids=str)
+def recipe(request: pytest.FixtureRequest) -> Recipe:
+    found: Recipe = request.param
+    return found
+
+
+@pytest.fixture
+def image(make: Callable[[Recipe], Image], recipe: Recipe) -> Image:
+    return make(recipe)
 
 
 def locked() -> dict[str, dict[str, object]]:
@@ -212,108 +294,126 @@ def locked() -> dict[str, dict[str, object]]:
     return {row["name"]: row for row in lock["package"]}
 
 
-def test_the_image_has_what_the_extra_needs_and_nothing_else() -> None:
+def test_the_image_has_what_the_extra_needs_and_nothing_else(recipe: Recipe) -> None:
     rows = locked()
     own = rows["sevkit"]
-    todo = [*own["dependencies"], *own["optional-dependencies"]["agent"]]  # type: ignore[index,misc]  # TOML
+    todo = [*own["dependencies"], *own["optional-dependencies"][recipe.extra]]  # type: ignore[index,misc]  # TOML
     needed: set[str] = set()
     while todo:
         name = todo.pop()["name"]
         if name not in needed:
             needed.add(name)
             todo += rows[name].get("dependencies", [])  # type: ignore[arg-type]  # TOML
-    pinned = {
-        found["name"]: found["version"] for found in PINNED.finditer(REQUIREMENTS.read_text())
-    }
+    pinned = {found["name"]: found["version"] for found in PINNED.finditer(recipe.requirements)}
     assert pinned == {name: rows[name]["version"] for name in needed}
 
 
-def test_versions_and_hashes_are_those_of_the_other_requirement_file() -> None:
+def test_versions_and_hashes_are_those_of_the_other_requirement_file(recipe: Recipe) -> None:
     whole = (ROOT / "hack" / "requirements.txt").read_text()
-    blocks = re.split(r"^(?=[a-z])", REQUIREMENTS.read_text(), flags=re.MULTILINE)[1:]
+    blocks = re.split(r"^(?=[a-z])", recipe.requirements, flags=re.MULTILINE)[1:]
     assert len(blocks) > 20
     for block in blocks:
         assert "--hash=sha256:" in block
         assert f"\n{block}" in whole
 
 
-def test_the_base_has_a_tag_that_says_which_python_and_which_debian() -> None:
-    found = dict(instructions(DOCKERFILE.read_text()))["ARG"]
+def test_the_base_has_a_tag_that_says_which_python_and_which_debian(recipe: Recipe) -> None:
+    found = dict(instructions(recipe.read("Dockerfile")))["ARG"]
     assert re.fullmatch(r"PYTHON=python:3\.\d+-slim-[a-z]+", found)
 
 
-def test_the_image_runs_as_a_user_without_a_name_that_the_daemonset_names_too(
-    image: Stage,
-) -> None:
-    assert image.user == "65532:65532"
-    assert "runAsUser: 65532" in (FOLDER / "base" / "daemonset.yaml").read_text()
+def test_both_images_are_made_alike() -> None:
+    for name in ("Dockerfile", "Dockerfile.dockerignore"):
+        texts = set()
+        for recipe in RECIPES:
+            lines = [line for line in recipe.read(name).splitlines() if not line.startswith("#")]
+            own = f"deploy/{recipe.folder.name}/"
+            text = "\n".join(lines).replace(own, "deploy/…/").replace(recipe.package, "…")
+            texts.add(text)
+        assert len(texts) == 1
 
 
-def test_the_image_has_the_version_that_the_manifests_ask_for() -> None:
+def test_the_image_runs_as_a_user_without_a_name_that_the_manifest_names_too(image: Image) -> None:
+    assert image.stage.user == "65532:65532"
+    assert "runAsUser: 65532" in image.recipe.read(f"base/{image.recipe.manifest}")
+
+
+def test_the_image_has_the_version_that_the_manifests_ask_for(recipe: Recipe) -> None:
     asked = {
         tag
-        for path in FOLDER.rglob("*")
+        for path in recipe.folder.rglob("*")
         if path.is_file()
-        for tag in re.findall(r"sevkit-node-agent:([0-9][\w.]*)", path.read_text())
+        for tag in re.findall(rf"{recipe.name}:([0-9][\w.]*)", path.read_text())
     }
     assert asked == {__version__}
 
 
-def test_the_entry_point_helps(image: Stage) -> None:
-    done = image.run(*image.entrypoint, "--help")
+def test_the_entry_point_helps(image: Image) -> None:
+    done = image.start("--help")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage: python -m node_agent")
-    assert image.run(*image.entrypoint, "--version").stdout == f"sevkit {__version__}\n"
+    assert done.stdout.startswith(f"usage: python -m {image.recipe.package}")
+    assert image.start("--version").stdout == f"sevkit {__version__}\n"
 
 
-def test_the_firmware_reader_helps(image: Stage) -> None:
-    done = image.run("python", "-m", "node_agent.firmware_reader", "--help")
+def test_the_firmware_reader_helps(make: Callable[[Recipe], Image]) -> None:
+    done = make(AGENT).stage.run("python", "-m", "node_agent.firmware_reader", "--help")
     assert done.returncode == 0, done.stderr
 
 
-def test_the_agent_says_in_the_image_what_a_host_can_do(image: Stage, tmp_path: Path) -> None:
+def test_the_agent_says_in_the_image_what_a_host_can_do(
+    make: Callable[[Recipe], Image], tmp_path: Path
+) -> None:
     write_host(PRESETS["genoa"], tmp_path / "host")
     words = ["--sink", "stdout", "--once", "--dry-run", "--host-root", str(tmp_path / "host")]
-    done = image.run(*image.entrypoint, *words)
+    done = make(AGENT).start(*words)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["labels"]["sevkit.io/sev-snp"] == "true"
 
 
-def test_everything_that_it_may_import_is_there_and_is_the_images_own(image: Stage) -> None:
-    done = image.run("python", "-c", EVERYTHING)
+def test_the_webhook_says_in_the_image_that_it_is_in_no_cluster(
+    make: Callable[[Recipe], Image],
+) -> None:
+    done = make(WEBHOOK).start()
+    assert done.returncode == 2
+    (line,) = (json.loads(line) for line in done.stderr.splitlines() if '"critical"' in line)
+    assert "where the API server is" in str(line)
+
+
+def test_everything_that_it_may_import_is_there_and_is_the_images_own(image: Image) -> None:
+    done = image.stage.run("python", "-c", f"import sys, {image.recipe.parts}{ORIGINS}")
     assert done.returncode == 0, done.stderr
-    site = image.inside("/opt/sevkit")
     files = [Path(line) for line in done.stdout.splitlines() if line]
     foreign = [one for one in files if one.is_relative_to(ROOT) or "site-packages" in one.parts]
-    assert not [one for one in foreign if not one.is_relative_to(site)]
-    assert sum(one.is_relative_to(site) for one in files) > 50
+    assert not [one for one in foreign if not one.is_relative_to(image.site)]
+    assert sum(one.is_relative_to(image.site) for one in files) > 50
 
 
-def test_pip_is_gone_and_no_test_or_simulation_came(image: Stage) -> None:
-    assert "No module named pip" in image.run("python", "-m", "pip").stderr
-    names = {path.name for path in image.inside("/opt/sevkit").iterdir()}
-    assert {"sevkit", "node_agent", "kubernetes"} <= names
-    assert not names & {"bin", "tests", "hack", "pip", "pytest", "mypy", "hypothesis"}
-    assert not image.inside("/opt/sevkit/sevkit/testing").exists()
+def test_pip_is_gone_and_no_test_simulation_or_other_application_came(image: Image) -> None:
+    assert "No module named pip" in image.stage.run("python", "-m", "pip").stderr
+    names = {path.name for path in image.site.iterdir()}
+    assert {"sevkit", image.recipe.package, "kubernetes"} <= names
+    others = {one.package for one in RECIPES} - {image.recipe.package}
+    assert not names & ({"bin", "tests", "hack", "pip", "pytest", "mypy", "hypothesis"} | others)
+    assert not (image.site / "sevkit" / "testing").exists()
 
 
-def test_everybody_can_read_it_and_nobody_but_its_owner_write(image: Stage) -> None:
-    for path in image.inside("/opt/sevkit").rglob("*"):
+def test_everybody_can_read_it_and_nobody_but_its_owner_write(image: Image) -> None:
+    for path in image.site.rglob("*"):
         wanted = 0o555 if path.is_dir() else 0o444
         assert path.stat().st_mode & wanted == wanted, path
         assert not path.stat().st_mode & 0o022, path
 
 
-def test_its_bytecode_is_there_and_names_the_paths_that_it_will_have(image: Stage) -> None:
-    site = image.inside("/opt/sevkit")
-    for name in ("sevkit", "node_agent"):
-        sources = {path.stem for path in (site / name).glob("*.py")}
-        cached = {path.name.partition(".")[0] for path in (site / name / "__pycache__").iterdir()}
+def test_its_bytecode_is_there_and_names_the_paths_that_it_will_have(image: Image) -> None:
+    for name in ("sevkit", image.recipe.package):
+        folder = image.site / name
+        sources = {path.stem for path in folder.glob("*.py")}
+        cached = {path.name.partition(".")[0] for path in (folder / "__pycache__").iterdir()}
         assert sources == cached
-    code = "import node_agent.app as a; print(a.main.__code__.co_filename)"
-    done = image.run("python", "-c", code)
+    code = f"import {image.recipe.package}.app as a; print(a.main.__code__.co_filename)"
+    done = image.stage.run("python", "-c", code)
     # The replay maps the path of the second stage onto the first, which is where this was made.
-    assert done.stdout.strip().endswith("/opt/sevkit/node_agent/app.py")
+    assert done.stdout.strip().endswith(f"/opt/sevkit/{image.recipe.package}/app.py")
 
 
 def test_a_stage_that_fails_is_noticed(tmp_path: Path) -> None:
@@ -326,8 +426,9 @@ def test_a_stage_that_fails_is_noticed(tmp_path: Path) -> None:
     [
         ("sevkit/errors.py", False),
         ("sevkit/kds/data/milan.pem", False),
-        ("node_agent/app.py", False),
-        ("deploy/node-agent/requirements.txt", False),
+        ("{package}/app.py", False),
+        ("{folder}/requirements.txt", False),
+        ("{folder}/base/namespace.yaml", True),
         ("sevkit/testing/host.py", True),
         ("sevkit/__pycache__/errors.cpython-311.pyc", True),
         ("README.md", True),
@@ -336,5 +437,9 @@ def test_a_stage_that_fails_is_noticed(tmp_path: Path) -> None:
         (".git/config", True),
     ],
 )
-def test_only_what_is_needed_is_sent_to_the_engine(path: str, kept_out: bool) -> None:
-    assert is_ignored(path) is kept_out
+def test_only_what_is_needed_is_sent_to_the_engine(
+    recipe: Recipe, path: str, kept_out: bool
+) -> None:
+    folder = recipe.folder.relative_to(ROOT)
+    asked = path.format(package=recipe.package, folder=folder)
+    assert is_ignored(asked, recipe.read("Dockerfile.dockerignore")) is kept_out
