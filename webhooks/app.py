@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, final
 from sevkit.cluster.access import in_cluster
 from sevkit.cluster.connection import Connection
 from sevkit.cluster.events import Speaker, Teller
+from sevkit.cluster.kinds import MUTATING, VALIDATING
 from sevkit.cluster.kubeconfig import read_kubeconfig
 from sevkit.errors import InternalError, SevkitError
 from sevkit.kubevirt.webhook_paths import PATHS
@@ -25,7 +26,7 @@ from sevkit.observe.metrics import Metrics
 from sevkit.observe.server import HealthServer
 from webhooks.background import Background, nothing
 from webhooks.caches import Caches
-from webhooks.custody import MUTATING, VALIDATING, ClusterBundles, ClusterSecret, Custodian
+from webhooks.custody import ClusterBundles, ClusterSecret, Custodian
 from webhooks.gauges import Gauges
 from webhooks.keeper import Keeper
 from webhooks.news import CONTROLLER, PolicyNews, policy_event
@@ -54,8 +55,6 @@ EVENT_SECONDS: Final = 10.0
 def main(arguments: Sequence[str], environ: Mapping[str, str], stop: threading.Event) -> int:
     """Serve until ``stop`` is set. Raises ``SystemExit`` for ``--help``."""
     log_as_json(sys.stderr)
-    # What uvicorn says of ill-formed requests is what strangers make it say; they are counted.
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     try:
         settings = parse_settings(arguments, environ)
         logging.getLogger().setLevel(settings.log_level.upper())

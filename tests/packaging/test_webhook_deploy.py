@@ -38,7 +38,7 @@ from sevkit.kubevirt.policy import DEFAULT, parse_policy
 from sevkit.kubevirt.preflight.entries import misled, parse_entries
 from sevkit.kubevirt.preflight.net import POLICIES
 from sevkit.kubevirt.tiers import LABEL, VALUES
-from sevkit.kubevirt.webhook import PATHS
+from sevkit.kubevirt.webhook_paths import PATHS
 from webhooks.limits import Limits
 from webhooks.settings import HEALTH_PORT, PORT, TLS_FOLDER, parse_settings
 

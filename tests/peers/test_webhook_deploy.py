@@ -29,9 +29,10 @@ from sevkit.cluster.access import Access, FixedToken
 from sevkit.cluster.connection import Connection
 from sevkit.cluster.errors import Forbidden
 from sevkit.cluster.events import Speaker, Subject, Teller
+from sevkit.cluster.kinds import MUTATING, VALIDATING
 from sevkit.secret import Secret
 from webhooks.caches import Caches
-from webhooks.custody import MUTATING, VALIDATING, ClusterBundles, ClusterSecret, Custodian
+from webhooks.custody import ClusterBundles, ClusterSecret, Custodian
 from webhooks.news import CONTROLLER, policy_event
 
 if TYPE_CHECKING:
