@@ -7,7 +7,6 @@ import logging
 import random
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from node_agent.agent import Agent
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from node_agent.settings import Settings
     from node_agent.signals import Signals
     from node_agent.sink import Sink
-    from sevkit.cluster.access import Access
     from sevkit.host.capability import Capabilities
     from sevkit.host.source import HostSource
 
@@ -161,18 +159,10 @@ def _sink(
     else:
         from node_agent.kubernetes_sink import KubernetesSink  # noqa: PLC0415  # only for a cluster
         from sevkit.cluster.connection import Connection  # noqa: PLC0415  # 40 MiB
+        from sevkit.cluster.pod_access import component_access  # noqa: PLC0415  # as above
 
-        connection = stack.enter_context(Connection(_access(settings, environ)))
+        access = component_access(settings.kubeconfig, settings.context, environ)
+        connection = stack.enter_context(Connection(access))
         server = connection if gauges is None else Counted(connection, gauges)
         sink = KubernetesSink(server, settings.node_name, instance=settings.pod_name)
     return DryRun(sink, printer) if settings.dry_run else sink
-
-
-def _access(settings: Settings, environ: Mapping[str, str]) -> Access:
-    if settings.kubeconfig is None:
-        from sevkit.cluster.access import in_cluster  # noqa: PLC0415  # as above
-
-        return in_cluster(environ)
-    from sevkit.cluster.kubeconfig import read_kubeconfig  # noqa: PLC0415  # only outside of pods
-
-    return read_kubeconfig([Path(settings.kubeconfig)], context=settings.context)

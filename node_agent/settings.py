@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, final
 
 from node_agent.agent import Rhythm
 from node_agent.nfd_sink import NFD_FILE
 from sevkit import __version__
 from sevkit.errors import UsageError
+from sevkit.observe.listening import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +60,7 @@ class Settings:
     listen: tuple[str, int] | None
     device_plugins: str
     nfd_file: str
-    kubeconfig: str | None
+    kubeconfig: Path | None
     context: str
     log_level: str
 
@@ -94,7 +96,7 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Sett
         listen=None if given.once else _address(given.listen, environ.get("POD_IP", "")),
         device_plugins=given.device_plugins,
         nfd_file=given.nfd_file,
-        kubeconfig=given.kubeconfig,
+        kubeconfig=None if given.kubeconfig is None else Path(given.kubeconfig),
         context=given.context,
         log_level=given.log_level,
     )
@@ -107,11 +109,7 @@ def _address(listen: str | None, pod_address: str) -> tuple[str, int] | None:
     """
     if listen is None:
         return (pod_address, PORT) if pod_address else None
-    host, _, port = listen.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not (port.isascii() and port.isdigit() and len(port) <= 5):
-        raise UsageError(f"{listen!r} is not HOST:PORT", hint="--listen 127.0.0.1:9465")
-    return host, int(port)
+    return parse_address(listen)
 
 
 def _seconds(text: str) -> float:

@@ -14,11 +14,10 @@ import time
 from random import SystemRandom
 from typing import TYPE_CHECKING, Final, final
 
-from sevkit.cluster.access import in_cluster
 from sevkit.cluster.connection import Connection
 from sevkit.cluster.events import Speaker, Teller
 from sevkit.cluster.kinds import MUTATING, VALIDATING
-from sevkit.cluster.kubeconfig import read_kubeconfig
+from sevkit.cluster.pod_access import component_access
 from sevkit.errors import InternalError, SevkitError
 from sevkit.kubevirt.webhook_paths import PATHS
 from sevkit.observe.log import log_as_json
@@ -59,7 +58,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], stop: threading.E
         settings = parse_settings(arguments, environ)
         logging.getLogger().setLevel(settings.log_level.upper())
         with contextlib.ExitStack() as stack:
-            _run(settings, _access(settings, environ), stop, stack)
+            access = component_access(settings.kubeconfig, settings.context, environ)
+            _run(settings, access, stop, stack)
     except SevkitError as error:
         _LOG.critical("cannot go on", exc_info=error)
         return error.exit_code
@@ -173,7 +173,7 @@ class CertificateNews:
         if error is None:
             _LOG.info("certificate is served")
         else:
-            _LOG.error("certificate is refused; the one before is served", exc_info=error)
+            _LOG.error("certificate is refused; what was served goes on", exc_info=error)
         self._note("served", error)
 
     def kept(self, error: SevkitError | None) -> None:
@@ -228,9 +228,3 @@ class Files:
             else:
                 _LOG.info("policy is in force", extra={"policy": self._policy.policy.digest})
         return FILES_SECONDS
-
-
-def _access(settings: Settings, environ: Mapping[str, str]) -> Access:
-    if settings.kubeconfig is None:
-        return in_cluster(environ)
-    return read_kubeconfig([settings.kubeconfig], context=settings.context)

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final, Self, final
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from sevkit.errors import UsageError
+from sevkit.observe.listening import listen
 from webhooks.application import Application
 from webhooks.bugs import Bugs
 from webhooks.exchange import Handle, Outcome, Request, Response
@@ -126,7 +126,7 @@ class Server:
         return len(self._guests)
 
     def __enter__(self) -> Self:
-        self._listener = self._stack.enter_context(_listen(self._address))
+        self._listener = self._stack.enter_context(listen(self._address, backlog=_BACKLOG))
         return self
 
     def __exit__(
@@ -273,20 +273,3 @@ def _left(listener: socket.socket) -> list[tuple[socket.socket, str]]:
             connection, address = listener.accept()
             left.append((connection, str(address[0])))
     return left
-
-
-def _listen(address: tuple[str, int]) -> socket.socket:
-    host, port = address
-    if not 0 <= port <= 0xFFFF:
-        raise UsageError(f"cannot listen on {host}: {port} is no port")
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise UsageError(
-            f"cannot listen on {host} port {port}: {(reason or 'no such address').lower()}",
-            hint="is the address this pod's own, and the port free?",
-        ) from error
-    listener.setblocking(False)  # noqa: FBT003  # socket's own signature
-    return listener

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, final
 from sevkit import __version__
 from sevkit.cluster.events import Subject
 from sevkit.errors import UsageError
+from sevkit.observe.listening import Address, parse_address
 from webhooks.rotation import Terms
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ Examples:
                                                              from outside of the cluster
 
 Environment: POD_IP, POD_NAME, POD_NAMESPACE and POD_UID, by the downward API.
-Exit codes: 0 asked to stop, 2 usage, 4 no certificate could be had, 70 a bug.
+Exit codes: 0 asked to stop, 2 usage, also of the policy's keys; 4 a file or the cluster cannot be
+reached, 65 a file is not what it should be, 70 a bug.
 """
 
 
@@ -93,8 +95,8 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Sett
     given = _parser().parse_args(arguments)
     pod = environ.get("POD_IP", "")
     return Settings(
-        listen=_address("--listen", given.listen) or (pod or "127.0.0.1", PORT),
-        health=_address("--health", given.health) or ((pod, HEALTH_PORT) if pod else None),
+        listen=parse_address(given.listen) if given.listen else (pod or "127.0.0.1", PORT),
+        health=_health(given.health, pod),
         tls_folder=Path(given.tls_dir or TLS_FOLDER),
         self_managed=_self_managed(given, environ),
         pod=_pod(environ),
@@ -145,6 +147,12 @@ def _self_managed(given: argparse.Namespace, environ: Mapping[str, str]) -> Self
     )
 
 
+def _health(asked: str | None, pod: str) -> Address | None:
+    if asked is None:
+        return (pod, HEALTH_PORT) if pod else None
+    return parse_address(asked)
+
+
 def _pod(environ: Mapping[str, str]) -> Subject | None:
     found = [environ.get(f"POD_{word}", "") for word in ("NAME", "UID", "NAMESPACE")]
     return Subject("Pod", *found) if all(found) else None
@@ -154,16 +162,6 @@ def _term(text: str) -> timedelta:
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and 0 < int(text) <= _LONGEST):
         raise argparse.ArgumentTypeError(f"must be 1 to {_LONGEST} seconds")
     return timedelta(seconds=int(text))
-
-
-def _address(option: str, text: str | None) -> tuple[str, int] | None:
-    if text is None:
-        return None
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not (port.isascii() and port.isdigit() and len(port) <= 5):
-        raise UsageError(f"{option} {text!r} is not HOST:PORT", hint=f"{option} 127.0.0.1:{PORT}")
-    return host, int(port)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import threading
 from typing import TYPE_CHECKING, Final, final
 
 from sevkit.cli.values import StrictType
-from sevkit.errors import UsageError
+from sevkit.observe.listening import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-_ADDRESS: Final = re.compile(r"([0-9A-Za-z.-]{1,253}|\[[0-9a-fA-F:]{2,39}\]):([0-9]{1,5})")
 #: Seconds between looks, so that an interrupt that came just before the wait is not lost.
 _STEP: Final = 0.2
 
@@ -28,10 +26,7 @@ class ListenAddress(StrictType[tuple[str, int]]):
 
     def read(self, text: str) -> tuple[str, int]:
         """Return (host, port)."""
-        found = _ADDRESS.fullmatch(text)
-        if found is None or int(found[2]) > 0xFFFF:
-            raise UsageError(f"{text!r} is not HOST:PORT")
-        return found[1].strip("[]"), int(found[2])
+        return parse_address(text)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self, final
 
-from sevkit.errors import UsageError
+from sevkit.observe.listening import listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -102,7 +102,7 @@ class HealthServer:
         return port
 
     def __enter__(self) -> Self:
-        self._listener = self._stack.enter_context(_listen(self._address))
+        self._listener = self._stack.enter_context(listen(self._address, backlog=_BACKLOG))
         ours, theirs = socket.socketpair()
         self._alarm = self._stack.enter_context(ours)
         self._bell = self._stack.enter_context(theirs)
@@ -213,23 +213,6 @@ class HealthServer:
             return _response(404)
         wrong = check()
         return _response(503, "\n".join(wrong)) if wrong else _response(200, "ok")
-
-
-def _listen(address: tuple[str, int]) -> socket.socket:
-    host, port = address
-    if not 0 <= port <= 0xFFFF:  # which the socket module finds out too late to close its socket
-        raise UsageError(f"cannot listen on {host}: {port} is no port")
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise UsageError(
-            f"cannot listen on {host} port {port}: {(reason or 'no such address').lower()}",
-            hint="is the address this pod's own, and the port free?",
-        ) from error
-    listener.setblocking(False)  # noqa: FBT003  # socket's own signature
-    return listener
 
 
 def _response(status: int, content: str | bytes = "", *, kind: str = _PLAIN) -> bytes:

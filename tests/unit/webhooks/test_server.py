@@ -20,8 +20,6 @@ def make(address: tuple[str, int]) -> Server:
     ("address", "message"),
     [
         (("127.0.0.1", 65536), "65536 is no port"),
-        (("127.0.0.1", -1), "-1 is no port"),
-        (("no.such.host.invalid", 0), "cannot listen on no.such.host.invalid"),
         (("203.0.113.7", 0), "cannot listen on 203.0.113.7 port 0"),
     ],
 )
