@@ -47,14 +47,27 @@ class WebhookProcess(Started):
         self._health: Final = _free_port()
 
     def _start(self) -> None:
+        self._log.write_text("")
+        self.process = self._spawn()
+        self._stack.callback(self.end)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         command = [
             *(sys.executable, "-m", "webhooks", *self._words),
             *("--listen", f"{HOST}:{self.port}", "--health", f"{HOST}:{self._health}"),
         ]
-        log = self._stack.enter_context(self._log.open("w"))
         environment = {**os.environ, **self._environment}
-        self.process = subprocess.Popen(command, cwd=ROOT, stderr=log, env=environment)
-        self._stack.callback(self.end)
+        with self._log.open("ab") as log:
+            return subprocess.Popen(command, cwd=ROOT, stderr=log, env=environment)
+
+    def kill(self) -> None:
+        """End it as a kernel without memory does, and return when it has ended."""
+        self.process.kill()
+        self.process.wait(_SECONDS)
+
+    def restart(self) -> None:
+        """Start it again where it was, as a kubelet does."""
+        self.process = self._spawn()
 
     def end(self) -> int:
         """Ask it to end, and return its exit code; one that does not is killed."""
