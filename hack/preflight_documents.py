@@ -6,6 +6,7 @@ import base64
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from hack.webhook_registration import NAME, registration, warnings
 from sevkit.cluster.fleet_nodes import parse_fleet_node
 from sevkit.kubevirt.claims import read_claims
 from sevkit.pki import create_authority
@@ -18,10 +19,8 @@ if TYPE_CHECKING:
 Document: TypeAlias = dict[str, Any]
 
 LABEL: Final = "sevkit.io/confidential"
-NAME: Final = "sevkit-webhook"
 NAMESPACE: Final = "sevkit-system"
 GATE: Final = "WorkloadEncryptionSEV"
-_VALUES: Final = ["sev", "sev-es", "snp", "best"]
 _ES: Final = {"properties": {"encryptedState": {"type": "boolean"}}}
 SCHEMA: Final[Document] = {"sev": {"properties": {"policy": _ES}}, "snp": {"type": "object"}}
 _ADMISSION: Final = "admissionregistration.k8s.io/v1"
@@ -39,61 +38,19 @@ def expression(operator: str, *values: str) -> Document:
     return {"matchExpressions": [rule | {"values": list(values)} if values else rule]}
 
 
-def entry(
-    path: str, bundle: str, namespaces: Document, objects: Document | None = None
-) -> Document:
-    """Return an entry for new VMIs that comes to ``path``."""
-    service = {"namespace": NAMESPACE, "name": NAME, "path": path, "port": 443}
-    return {
-        "name": f"{path.rpartition('/')[2]}.mutate.sevkit.io",
-        "admissionReviewVersions": ["v1"],
-        "clientConfig": {"service": service, "caBundle": bundle},
-        "rules": [
-            {
-                "apiGroups": ["kubevirt.io"],
-                "apiVersions": ["v1", "v1alpha3"],
-                "operations": ["CREATE"],
-                "resources": ["virtualmachineinstances"],
-                "scope": "Namespaced",
-            }
-        ],
-        "failurePolicy": "Fail",
-        "matchPolicy": "Equivalent",
-        "reinvocationPolicy": "IfNeeded",
-        "sideEffects": "None",
-        "timeoutSeconds": 5,
-        "namespaceSelector": namespaces,
-        "objectSelector": objects or {},
-    }
-
-
 def mutating(bundle: str) -> Document:
-    """Return our mutating configuration."""
-    other = [*expression("Exists")["matchExpressions"]]
-    other += expression("NotIn", *_VALUES)["matchExpressions"]
-    return {
-        "apiVersion": _ADMISSION,
-        "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": NAME},
-        "webhooks": [
-            *(entry(f"/mutate/{one}", bundle, expression("In", one)) for one in _VALUES),
-            entry("/mutate/unknown", bundle, {"matchExpressions": other}),
-            entry("/mutate/own", bundle, expression("DoesNotExist"), expression("Exists")),
-        ],
-    }
+    """Return our mutating configuration, with an authority."""
+    return registration(lambda path: _client(path, bundle))
 
 
 def validating(bundle: str) -> Document:
-    """Return our validating configuration, which only warns."""
-    warn = entry("/warn/best", bundle, expression("Exists"))
-    del warn["reinvocationPolicy"]
-    warn["rules"][0] |= {"operations": ["CREATE", "UPDATE"], "resources": ["virtualmachines"]}
-    return {
-        "apiVersion": _ADMISSION,
-        "kind": "ValidatingWebhookConfiguration",
-        "metadata": {"name": NAME},
-        "webhooks": [warn | {"failurePolicy": "Ignore"}],
-    }
+    """Return our validating configuration, which only warns, with an authority."""
+    return warnings(lambda path: _client(path, bundle))
+
+
+def _client(path: str, bundle: str) -> Document:
+    service = {"namespace": NAMESPACE, "name": NAME, "path": path, "port": 443}
+    return {"service": service, "caBundle": bundle}
 
 
 def policy(name: str, group: str, resource: str, *operations: str) -> Document:

@@ -321,7 +321,7 @@ def test_an_authority_that_has_ended_and_a_bundle_that_is_missing_are_found(
         row = checks(plane, "--only", "webhook")["webhook.authority"]
     assert row["verdict"] == "fail"
     assert row["detail"].startswith("caBundle expired on ")
-    assert row["objects"] == ["best.mutate.sevkit.io"]
+    assert row["objects"] == ["best.confidential.sevkit.io"]
     whole[3]["clientConfig"].pop("caBundle")
     with replaced(ready, f"{MUTATING}/{NAME}", webhooks=whole):
         row = checks(plane, "--only", "webhook")["webhook.authority"]

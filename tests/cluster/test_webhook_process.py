@@ -106,7 +106,7 @@ def running(
         try:
             _until(lambda: _is_ready(found))
             server = Reviewer(port, base64.b64encode(authority.certificate).decode())
-            kubevirt.admin.create(REGISTRATIONS, registration(server))
+            kubevirt.admin.create(REGISTRATIONS, registration(server.client))
             probe = _namespace(kubevirt, "snp")
             _until(lambda: _is_injected(kubevirt, probe))
             yield found

@@ -83,7 +83,7 @@ def cluster(
     """KubeVirt with the webhook before it, taken away at the end."""
     kubevirt.configure(*GATES)
     with serve_reviews(reviews.answer, tmp_path_factory.mktemp("reviewer")) as server:
-        kubevirt.admin.create(REGISTRATIONS, registration(server))
+        kubevirt.admin.create(REGISTRATIONS, registration(server.client))
         try:
             probe = _namespace(kubevirt, "snp")
             _wait(lambda: bool(_try(kubevirt, vmi({}), probe, reviews)))
