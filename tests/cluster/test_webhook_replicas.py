@@ -27,8 +27,6 @@ RATE: Final = 200.0
 THREADS: Final = 16
 #: When a replica is killed, as a share of the time, and which; a second later it is started again.
 KILLS: Final = ((0.3, 0), (0.7, 1))
-#: Creates that may fall into the moment of a kill: those whose review the replica had in its hands.
-IN_HAND: Final = 2
 
 
 @pytest.fixture(scope="module")
@@ -108,24 +106,24 @@ def test_no_create_fails_while_certificates_rotate_and_replicas_are_killed(
     seconds = float(max(soak(60), 10))
     until(lambda: all(replica.is_ready for replica in installed.replicas))
     creator = Creator(installed, installed.namespace("snp"), seconds)
-    leaf = installed.secret()["tls.crt"]
+    leaf, before = installed.secret()["tls.crt"], installed.service.cut
     with ThreadPoolExecutor(1) as pool:
         killing = pool.submit(kill, installed, creator, seconds)
         creator.run()
         killing.result()
-    took = time.monotonic() - creator.begun
+    took, cut = time.monotonic() - creator.begun, installed.service.cut - before
     late = sorted(creator.late)
     record_property(
         "said",
         f"{len(late)} creates, {len(late) / took:.0f}/s, p50 {late[len(late) // 2] * 1e3:.0f} ms, "
-        f"p99 {late[int(len(late) * 0.99)] * 1e3:.0f} ms, {len(creator.failures)} failed",
+        f"p99 {late[int(len(late) * 0.99)] * 1e3:.0f} ms, {len(creator.failures)} failed, "
+        f"{cut} in the hands of a killed replica",
     )
     assert creator.unprotected == []
-    # An API server asks a webhook by POST, and asks once: what a killed replica had in its hands
-    # when it ended fails, and nothing else.
-    moments = [share * seconds for share, _ in KILLS]
-    assert all(any(0 <= at - moment < 1 for moment in moments) for at, _ in creator.failures)
-    assert len(creator.failures) <= IN_HAND * len(KILLS), creator.failures
+    # An API server asks a webhook by POST, and so asks once (k8s.io/client-go, rest/request.go):
+    # what a killed replica had in its hands when it ended fails, and nothing else does.
+    assert len(creator.failures) <= cut <= THREADS * len(KILLS), creator.failures
+    assert all("EOF" in why or "reset" in why for _, why in creator.failures)
     assert len(late) == int(RATE * seconds)
     until(lambda: all(replica.is_ready for replica in installed.replicas))
     until(lambda: all(replica.metric(PROBLEM) == 0 for replica in installed.replicas))
