@@ -193,6 +193,6 @@ class Installed(Started):
         return [
             event
             for event in self.cluster.plane.audit()
-            if event["user"]["username"] == ACCOUNT
+            if event["user"].get("username") == ACCOUNT
             and event["objectRef"]["resource"] not in {"nodes", "kubevirts", "events"}
         ]

@@ -730,7 +730,8 @@ def test_a_vlek_is_loaded_or_refused_by_the_firmware(snp: SecureProcessor) -> No
     place = arm(caller)[VLEK_LOAD]
     assert caller.issue(VLEK_LOAD, place) == (OK, 0)
     assert snp.snp.vlek_key is not None
-    caller.memory.write(BLOB2 + 0x1000 + 0x20, b"\xff")
+    (byte,) = caller.memory.read(BLOB2 + 0x1000 + 0x20, 1)
+    caller.memory.write(BLOB2 + 0x1000 + 0x20, bytes([byte ^ 0xFF]))
     assert caller.issue(VLEK_LOAD, place) == (E.EIO, S.BAD_MEASUREMENT)
     caller.memory.write(BLOB2 + 0x1000 + 0x190, b"\1")
     assert caller.issue(VLEK_LOAD, place) == (E.EIO, S.BAD_SVN)
