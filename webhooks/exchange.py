@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 import urllib.parse
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, TypeAlias, final
+from typing import Final, NamedTuple, TypeAlias
 
 JSON: Final = "application/json"
 #: What an API server waits where a configuration does not say, and the most that it may say.
@@ -23,18 +22,14 @@ _PART: Final = re.compile(r"([0-9.]+)(ms|h|m|s)", re.ASCII)
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A whole POST of JSON; ``path`` is unquoted, and one of those that the server was given."""
 
     path: str
     body: bytes
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """The answer. An API server reads a review only from a status of 200."""
 
     status: int

@@ -10,8 +10,7 @@ Source: kubernetes.io, "Dynamic Admission Control"; k8s.io/api/admission/v1.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sevkit.documents.quick import parse_machine_json, write_json
 from sevkit.errors import FormatError
@@ -34,9 +33,7 @@ _UID: Final = 128
 _STRUCTURE: Final = "AdmissionReview"
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Review:
+class Review(NamedTuple):
     """What is asked. ``document`` is the new object, empty where there is none."""
 
     uid: str

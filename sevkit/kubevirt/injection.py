@@ -166,7 +166,7 @@ def _possible(around: Around) -> Around:
     """Return what is known without the tiers that this KubeVirt does not have."""
     if around.runnable is None or not _lacks_snp(around):
         return around
-    return replace(around, runnable=around.runnable - {Tier.SNP})
+    return around._replace(runnable=around.runnable - {Tier.SNP})
 
 
 def _lacks_snp(around: Around) -> bool:

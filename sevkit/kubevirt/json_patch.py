@@ -84,26 +84,25 @@ class Editor:
 
         A parent that is null is as good as missing, as in KubeVirt's Go.
         """
-        there, found = len(parts), self._document
-        for number, part in enumerate(parts, 1):
+        there, found = 0, self._document
+        for part in parts[:-1]:
             child = found.get(part)
             if child is None:
-                there = number
                 break
-            if number == len(parts):
-                if child == value:
-                    return
-            elif not isinstance(child, dict):
-                raise FormatError(_STRUCTURE, f"{'.'.join(parts[:number])} is no object")
-            else:
-                found = child
-        if value is None and there == len(parts):
-            return
-        place, made = parts[:there], _nested(parts[there:], value)
-        parent = self._copied(place[:-1])
+            there += 1
+            if not isinstance(child, dict):
+                raise FormatError(_STRUCTURE, f"{'.'.join(parts[:there])} is no object")
+            found = child
+        else:
+            if found.get(parts[-1]) == value:
+                return
+        place, made = parts[: there + 1], value
+        for part in reversed(parts[there + 1 :]):
+            made = {part: made}
+        parent, last = self._copied(place[:-1]), place[-1]
         self._disown(place)
-        kind: Literal["add", "replace"] = "replace" if place[-1] in parent else "add"
-        parent[place[-1]] = made
+        kind: Literal["add", "replace"] = "replace" if last in parent else "add"
+        parent[last] = made
         self._operations.append(Operation(kind, pointer(place), made))
 
     def remove(self, *parts: str) -> None:
@@ -157,10 +156,3 @@ def _no_object(document: Mapping[str, Json], parts: Sequence[str]) -> str:
             return ".".join(parts[:number])
         found = found.get(part)
     return ".".join(parts)
-
-
-def _nested(parts: Sequence[str], value: Json) -> Json:
-    found = value
-    for part in reversed(parts):
-        found = {part: found}
-    return found

@@ -9,9 +9,8 @@ Source: KubeVirt, api/core/v1/schema.go.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, TypeVar, final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from sevkit.errors import FormatError
 from sevkit.kubevirt.json_patch import member
@@ -50,9 +49,7 @@ class Owner(StrEnum):
     OTHER = "other"
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """A VMI as it came, and the tier that it will have.
 
     ``attestation`` says that it starts paused, and waits for its guest owner; ``has_tier`` that the

@@ -13,7 +13,7 @@ the decision finds nothing to change.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, final
 
 from sevkit import __version__
 from sevkit.errors import FormatError
@@ -41,9 +41,7 @@ _LABELS: Final = ("metadata", "labels", LABEL)
 _ATTESTED: Final = frozenset({Tier.SEV, Tier.SEV_ES})
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Around:
+class Around(NamedTuple):
     """What is known besides: ``runnable`` are the tiers that some node can run, None if unknown."""
 
     installation: Installation

@@ -6,8 +6,7 @@ so that no namespace has to be read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sevkit.kubevirt.admission import (
     Review,
@@ -38,9 +37,7 @@ _CREATE: Final = "CREATE"
 _UNTOUCHED: Final = ("UPDATE", "DELETE", "CONNECT")
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """An answer, and for metrics: what was decided, which tier, and the first reason's code."""
 
     body: bytes
