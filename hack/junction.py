@@ -30,11 +30,8 @@ class Junction:
         self.port: int = self._listener.getsockname()[1]
         self._open: dict[threading.Thread, socket.socket] = {}
         self._accepting = threading.Thread(target=self._accept, daemon=True)
-        self._lock = threading.Lock()
         #: How many connections there have been.
         self.connections = 0
-        #: How many of them a pod ended that had been sent something, and had not answered yet.
-        self.cut = 0
 
     def __enter__(self) -> Self:
         self._accepting.start()
@@ -64,21 +61,13 @@ class Junction:
 
     def _serve(self, near: socket.socket) -> None:
         with near, contextlib.suppress(OSError), self._connect() as far:
-            is_asked = False
+            others = {near: far, far: near}
             while True:
-                for source in select.select([near, far], [], [])[0]:
-                    data = _read(source)
-                    if source is near and not data:
+                for source in select.select(list(others), [], [])[0]:
+                    data = source.recv(1 << 16)
+                    if not data:
                         return
-                    # What cannot be passed on was sent all the same, and the pod is gone.
-                    is_gone = not data if source is far else not _send(far, data)
-                    if is_gone:
-                        with self._lock:
-                            self.cut += is_asked or source is near or _has_more(near)
-                        return
-                    is_asked = source is near
-                    if source is far:
-                        near.sendall(data)
+                    others[source].sendall(data)
 
     def _connect(self) -> socket.socket:
         """Return a connection to the next port that takes one. Raises ``OSError`` for none."""
@@ -86,27 +75,6 @@ class Junction:
             with contextlib.suppress(OSError):
                 return socket.create_connection(("127.0.0.1", port))
         return socket.create_connection(("127.0.0.1", next(self._ports)))
-
-
-def _read(source: socket.socket) -> bytes:
-    """Return what came, b"" where the other side is gone, in whatever way."""
-    try:
-        return source.recv(1 << 16)
-    except OSError:
-        return b""
-
-
-def _has_more(source: socket.socket) -> bool:
-    """Return whether something else has come already."""
-    return bool(select.select([source], [], [], 0)[0]) and bool(_read(source))
-
-
-def _send(target: socket.socket, data: bytes) -> bool:
-    try:
-        target.sendall(data)
-    except OSError:
-        return False
-    return True
 
 
 def _shut(end: socket.socket) -> None:
