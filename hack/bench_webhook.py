@@ -38,7 +38,8 @@ from hack.webhook_load import (
     processor_seconds,
     resident,
 )
-from hack.webhook_scene import HOST, Identity, Process, free_port
+from hack.webhook_process import free_port
+from hack.webhook_scene import HOST, Identity, Process
 
 if TYPE_CHECKING:
     import ssl

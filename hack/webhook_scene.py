@@ -61,13 +61,6 @@ REVIEW: Final = json.dumps(
 _JSON: Final = {"Content-Type": "application/json"}
 
 
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on now."""
-    with socket.create_server((HOST, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 def echo(request: Request) -> Response:
     """Read the review, and admit without a patch: what any webhook does at least."""
     try:
