@@ -22,7 +22,7 @@ HOST: Final = "127.0.0.1"
 _SECONDS: Final = 30.0
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port of loopback that nobody listens on just now."""
     with socket.create_server((HOST, 0)) as server:
         port: int = server.getsockname()[1]
@@ -43,8 +43,8 @@ class WebhookProcess(Started):
         self._words: Final = tuple(words)
         self._log: Final = log
         self._environment: Final = dict(environment or {})
-        self.port: Final = _free_port()
-        self._health: Final = _free_port()
+        self.port: Final = free_port()
+        self._health: Final = free_port()
 
     def _start(self) -> None:
         self._log.write_text("")
