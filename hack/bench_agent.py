@@ -16,7 +16,6 @@ import json
 import os
 import random
 import signal
-import socket
 import ssl
 import statistics
 import subprocess
@@ -29,6 +28,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
+from hack.ports import free_port
 from hack.started import Started
 from node_agent.agent import Agent
 from node_agent.observer import Gauges, Watcher
@@ -212,15 +212,9 @@ def _until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
-
-
 def agent_memory(server: ApiServer, root: Path) -> float:
     """Return the MiB of an agent that has published several times, with its metrics read."""
-    port = _free_port()
+    port = free_port()
     parameter = root / "sys/module/kvm_amd/parameters/sev_snp"
     words = (
         *("-m", "node_agent", "--kubeconfig", str(server.kubeconfig()), "--node-name", _NODE),

@@ -28,6 +28,7 @@ import h11
 
 from hack import debian
 from hack.bench_agent import Figure
+from hack.ports import free_port
 from hack.webhook_load import (
     WHOLE,
     ask,
@@ -38,7 +39,6 @@ from hack.webhook_load import (
     processor_seconds,
     resident,
 )
-from hack.webhook_process import free_port
 from hack.webhook_scene import HOST, Identity, Process
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -32,6 +31,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hack import control_plane_build
 from hack.control_plane_client import ApiClient, ApiError
+from hack.ports import free_port
 from hack.started import Started
 from sevkit.pki import create_authority
 
@@ -215,7 +215,7 @@ class ControlPlane(Started):
         _write_credentials(self.folder, self._options.audit_level)
         self._etcd = self._spawn("etcd", _etcd_flags(self.folder))
         for attempt in range(ATTEMPTS):
-            port = _free_port()
+            port = free_port()
             self.url = f"https://127.0.0.1:{port}"
             server = self._spawn("kube-apiserver", self._api_flags(port))
             if self._wait_until_ready(server):
@@ -278,13 +278,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def _write_credentials(folder: Path, level: str) -> None:

@@ -21,7 +21,6 @@ from hack.kubevirt_cases import encrypted, vmi
 from hack.kubevirt_cluster import KubeVirtCluster
 from hack.preflight_documents import (
     LABEL,
-    NAME,
     NAMESPACE,
     authority,
     binding,
@@ -34,6 +33,7 @@ from hack.preflight_documents import (
     service,
     validating,
 )
+from hack.webhook_registration import NAME
 from sevkit.documents import parse_documents
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ import pytest
 
 from hack.control_plane_client import ApiError
 from hack.kubevirt_cases import SEV_GATE, vmi
+from hack.ports import free_port
 from hack.reviewer import Reviewer
-from hack.webhook_process import free_port
 from hack.webhook_registration import NAME, registration
 from sevkit.kubevirt.tiers import BEST, LABEL, Tier, tier_of
 from sevkit.pki import create_authority
