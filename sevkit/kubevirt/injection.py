@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, final
 
 from sevkit.errors import FormatError, UsageError
+from sevkit.kubevirt.installation import SNP_SINCE
 from sevkit.kubevirt.json_patch import Editor, member, pointer, split_pointer
 from sevkit.kubevirt.launch_case import ATTESTATION, Owner, named
 from sevkit.kubevirt.launch_rules import Refusal
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from sevkit.kubevirt.policy import Policy
     from sevkit.kubevirt.vmi_templates import Kind, Maker
 
-#: The first KubeVirt whose launchSecurity has snp; one before drops the field, and refuses.
-_SNP_SINCE: Final = (1, 7, 0)
 _LAUNCH_SECURITY: Final = "launchSecurity"
 #: What an instancetype sets in the domain, and may not be set beside it.
 _INSTANCETYPE: Final = frozenset({"cpu", "memory", _LAUNCH_SECURITY})
@@ -171,7 +170,7 @@ def _possible(around: Around) -> Around:
 
 def _lacks_snp(around: Around) -> bool:
     version = around.installation.version
-    return version is not None and version < _SNP_SINCE
+    return version is not None and version < SNP_SINCE
 
 
 def _instancetype(document: Mapping[str, Json], kind: Kind) -> str:

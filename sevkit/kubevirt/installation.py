@@ -27,6 +27,8 @@ ENCRYPTION_GATE: Final = "WorkloadEncryptionSEV"
 REBOOT_GATE: Final = "RebootPolicy"
 ENABLED_LIST: Final = "featureGates"
 DISABLED_LIST: Final = "disabledFeatureGates"
+#: The first KubeVirt whose launchSecurity has snp; one before drops the field, and refuses.
+SNP_SINCE: Final = (1, 7, 0)
 _DEVELOPER: Final = ("spec", "configuration", "developerConfiguration")
 #: KubeVirt's own, where the resource names none.
 _EVICTION: Final = "None"

@@ -10,6 +10,7 @@ from sevkit.kubevirt.installation import (
     ENABLED_LIST,
     ENCRYPTION_GATE,
     REBOOT_GATE,
+    SNP_SINCE,
     decide_gate,
     parse_release,
 )
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from sevkit.kubevirt.preflight.survey import Document, Survey
 
 _SEV_SINCE: Final = (0, 49, 0)
-_SNP_SINCE: Final = (1, 7, 0)
 _SCHEMA: Final = ("spec", "domain", "launchSecurity")
 _MEMBERS: Final = {
     Tier.SEV: ("sev",),
@@ -92,7 +92,7 @@ def _version(survey: Survey) -> Found:
     if release is None:
         raise NotAskedError(Unasked("its status has no version number"))
     words = ".".join(map(str, release.version)) + (" (before its release)" if release.early else "")
-    has_sev, has_snp = release.since(_SEV_SINCE), release.since(_SNP_SINCE)
+    has_sev, has_snp = release.since(_SEV_SINCE), release.since(SNP_SINCE)
     if has_sev is None or has_snp is None:
         raise NotAskedError(Unasked(f"whether {words} has what its release has is not known"))
     if not has_sev:
