@@ -66,6 +66,7 @@ SNP_REPORT: Final = (
         "policy.migration-agent", _B, f"{_SNP} 4.3", "Is no migration agent allowed?", required=True
     ),
     Check("policy.single-socket", _B, f"{_SNP} 4.3", "Is the guest held to one socket?"),
+    Check("policy.reference", _B, _OURS, "Is the guest policy the one that goes with the digest?"),
     Check(
         "report.vmpl", _B, f"{_SNP} 7.3", "Was the report asked for at this VMPL?", required=True
     ),

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 from sevkit.abi.tcb import POSITIONS, parse_tcb_words
 from sevkit.attest.expectations import ANY, AnyValue, Expectations, ExpectedMeasurement
+from sevkit.attest.reference_choice import choose_snp_measurements
 from sevkit.documents import parse_documents
 from sevkit.errors import FormatError, InsecureUsage, UsageError
 from sevkit.measure.reference import parse_reference_set
-from sevkit.measure.terms import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -142,7 +142,8 @@ def build_expectations(values: Mapping[str, object], reference: bytes | None) ->
     if reference is None:
         return expectations
     listed = () if expectations.measurements is ANY else expectations.measurements
-    return replace(expectations, measurements=(*listed, *_referenced(reference)))
+    referenced = choose_snp_measurements(parse_reference_set(reference))
+    return replace(expectations, measurements=(*listed, *referenced))
 
 
 def _parse_values(values: Mapping[str, object]) -> Expectations:
@@ -198,10 +199,3 @@ def _digests(values: Mapping[str, object]) -> tuple[ExpectedMeasurement, ...] | 
         for text in _texts(values.get("measurement"))
     ]
     return tuple(found) if found else ANY
-
-
-def _referenced(reference: bytes) -> tuple[ExpectedMeasurement, ...]:
-    snp = [e for e in parse_reference_set(reference).entries if e.mode is Mode.SNP]
-    if not snp:
-        raise UsageError("the reference set has no launch digest for SNP")
-    return tuple(ExpectedMeasurement(e.digest, e.label, e.covers_kernel) for e in snp)

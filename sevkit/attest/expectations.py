@@ -35,11 +35,15 @@ class ExpectedMeasurement:
     """One launch digest (48 bytes), what it is for, and whether it covers kernel hashes.
 
     ``covers_kernel`` is None where nobody said: a bare digest on the command line.
+    ``guest_policy`` is the one that the guest is to have besides (64 bits), or None: the digest
+    does not cover it. ``parameters`` is what the digest was computed from, for the verdict.
     """
 
     digest: bytes
     label: str = ""
     covers_kernel: bool | None = None
+    guest_policy: int | None = None
+    parameters: Mapping[str, str | int] = field(default_factory=dict)
 
 
 @final

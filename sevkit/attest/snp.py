@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
     from sevkit.abi.tcb import TcbVersion
     from sevkit.attest.container import ReportContainer
-    from sevkit.attest.expectations import Expectations
+    from sevkit.attest.expectations import Expectations, ExpectedMeasurement
     from sevkit.kds.source import CertificateSource, Sourced
 
 SUBJECT: Final = "snp-report"
@@ -150,12 +150,13 @@ class _Judge:
         self._trust: Final = trust
         self._certificates: list[tuple[Certificate, str]] = []
         self._authentic = False
+        self._matched: ExpectedMeasurement | None = None
 
     def run(self, expectations: Expectations) -> None:
         vek = self._from_evidence(*self._given.vek) if self._given.vek else self._from_source()
         verified = verify_report(self._report, vek, ledger=self.ledger)
         self._authentic = True
-        validate_report(verified, expectations, ledger=self.ledger)
+        self._matched = validate_report(verified, expectations, ledger=self.ledger)
         self._demanded_product(vek.chain.line)
 
     def _demanded_product(self, line: ProductLine) -> None:
@@ -279,10 +280,16 @@ class _Judge:
         )
 
     def describe(self) -> dict[str, Any]:
-        return {
+        described: dict[str, Any] = {
             "authentic": self._authentic,
             "certificates": [describe_certificate(*row) for row in self._certificates],
         }
+        if self._matched is not None and self._matched.label:
+            described |= {
+                "matched": self._matched.label,
+                "parameters": dict(self._matched.parameters),
+            }
+        return described
 
 
 def _only(certificates: tuple[Certificate, ...]) -> Certificate:

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 def validate_report(
     verified: VerifiedReport, expectations: Expectations, *, ledger: Ledger
-) -> None:
-    """Record a finding for every acceptance check of the SNP catalogue."""
+) -> ExpectedMeasurement | None:
+    """Record a finding for every acceptance check of the SNP catalogue.
+
+    Returns the expected launch digest that matched, if one did; that alone accepts nothing.
+    """
     _report_data(verified, expectations, ledger)
     matched = _measurement(verified, expectations, ledger)
     _policy(verified, expectations, ledger)
@@ -34,7 +37,9 @@ def validate_report(
     _chip(verified, expectations, ledger)
     _platform(verified, expectations, ledger)
     _fields(verified, expectations, ledger)
+    _reference_policy(verified, matched, expectations, ledger)
     _coverage(matched, ledger)
+    return matched
 
 
 def _report_data(verified: VerifiedReport, expectations: Expectations, ledger: Ledger) -> None:
@@ -57,10 +62,14 @@ def _measurement(
     if expectations.measurements is ANY:
         ledger.skipped("report.measurement", "any launch digest is allowed")
         return None
-    matched = None
-    for expected in expectations.measurements:
-        if hmac.compare_digest(expected.digest, actual):
-            matched = expected
+    found = [
+        expected
+        for expected in expectations.measurements
+        if hmac.compare_digest(expected.digest, actual)
+    ]
+    # One digest may be expected with several policies, and without one on the command line.
+    found.sort(key=lambda expected: _policy_difference(verified, expected, expectations) != 0)
+    matched = found[0] if found else None
     count = len(expectations.measurements)
     expected_text = (
         expectations.measurements[0].digest.hex() if count == 1 else f"one of {count} digests"
@@ -75,6 +84,36 @@ def _measurement(
         else "sevkit attest explain finds which parameters would produce this digest",
     )
     return matched
+
+
+def _policy_difference(
+    verified: VerifiedReport, expected: ExpectedMeasurement, expectations: Expectations
+) -> int:
+    """Return the policy bits that are not the expected ones, less those judged by themselves."""
+    if expected.guest_policy is None:
+        return 0
+    allowed = SnpPolicy.DEBUG * expectations.allow_debug
+    allowed |= SnpPolicy.MIGRATE_MA * expectations.allow_migration_agent
+    allowed |= SnpPolicy.SINGLE_SOCKET * expectations.require_single_socket
+    return (expected.guest_policy ^ verified.report.policy) & ~allowed
+
+
+def _reference_policy(
+    verified: VerifiedReport,
+    matched: ExpectedMeasurement | None,
+    expectations: Expectations,
+    ledger: Ledger,
+) -> None:
+    if matched is None or matched.guest_policy is None:
+        reason = "no expected launch digest matched" if matched is None else "it names no policy"
+        ledger.skipped("policy.reference", reason)
+        return
+    ledger.judge(
+        "policy.reference",
+        _policy_difference(verified, matched, expectations) == 0,
+        expected=f"{matched.guest_policy:#x}",
+        actual=f"{verified.report.policy:#x}",
+    )
 
 
 def _policy(verified: VerifiedReport, expectations: Expectations, ledger: Ledger) -> None:

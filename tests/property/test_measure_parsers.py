@@ -27,8 +27,10 @@ from sevkit.measure.reference import (
     Reference,
     ReferenceSet,
     encode_reference_set,
+    join_reference_sets,
     parse_reference_set,
 )
+from sevkit.measure.reference_parameters import PARAMETERS as TABLE
 from sevkit.measure.terms import Mode
 from sevkit.measure.vcpu import Registers
 from sevkit.testing.firmware import FirmwareImage, encode_firmware
@@ -190,22 +192,65 @@ def test_manifest(spec: Json) -> None:
                 assert parse_manifest((document,)).mode in set(Mode)
 
 
-REFERENCES = st.builds(
-    Reference,
-    digest=st.binary(min_size=48, max_size=48),
-    mode=st.just(Mode.SNP),
-    label=st.text(max_size=40),
-    covers_kernel=st.booleans(),
-    parameters=st.dictionaries(
-        st.text(max_size=8), st.integers() | st.text(max_size=8), max_size=4
-    ),
-)
+def hex_of(size: int) -> st.SearchStrategy[str]:
+    return st.binary(min_size=size, max_size=size).map(bytes.hex)
 
 
-@given(st.lists(REFERENCES, min_size=1, max_size=3))
+PARAMETERS: dict[str, st.SearchStrategy[str | int]] = {
+    "vcpus": st.integers(1, 512),
+    "cpu": st.text(min_size=1, max_size=40),
+    "vcpu_signature": st.integers(0, 2**32 - 1).map(hex),
+    "era": st.sampled_from(["init", "init2"]),
+    "guest_features": st.integers(0, 2**64 - 1).map(hex),
+    "vmm": st.sampled_from(["qemu", "ec2", "gce"]),
+    "firmware_file": st.text(min_size=1, max_size=40),
+    "firmware_sha256": hex_of(32),
+    "firmware_hash": hex_of(48),
+    "kernel_sha256": hex_of(32),
+    "kubevirt": st.tuples(*[st.integers(0, 9999)] * 3).map("v{0[0]}.{0[1]}.{0[2]}".format),
+}
+POLICIES = {Mode.SEV: ["0x0", "0x1", "0x33"], Mode.SEV_ES: ["0x4", "0x5"], Mode.SNP: ["0x30000"]}
+
+
+@st.composite
+def references(draw: st.DrawFn) -> Reference:
+    mode = draw(st.sampled_from(Mode))
+    size = 48 if mode is Mode.SNP else 32
+    kinds = PARAMETERS | {"guest_policy": st.sampled_from(POLICIES[mode])}
+    own = {name: kind for name, kind in kinds.items() if mode in TABLE[name][0]}
+    parameters = draw(st.fixed_dictionaries({}, optional=own))
+    return Reference(
+        draw(st.binary(min_size=size, max_size=size)),
+        mode,
+        draw(st.text(max_size=40)),
+        "kernel_sha256" in parameters or draw(st.booleans()),
+        parameters,
+    )
+
+
+@given(st.lists(references(), min_size=1, max_size=3, unique_by=lambda entry: entry.digest))
 def test_a_reference_set_survives_a_round_trip(entries: list[Reference]) -> None:
-    references = ReferenceSet(tuple(entries))
-    assert parse_reference_set(encode_reference_set(references).encode()) == references
+    whole = ReferenceSet(tuple(entries))
+    text = encode_reference_set(whole)
+    assert parse_reference_set(text.encode()) == whole
+    assert sum((whole.of_mode(mode) for mode in whole.modes), ()) == tuple(
+        sorted(entries, key=lambda entry: list(Mode).index(entry.mode))
+    )
+    assert join_reference_sets((whole, whole)) == whole
+
+
+@given(references(), st.data())
+def test_a_reference_set_with_a_changed_byte_is_refused_or_sound(
+    entry: Reference, data: st.DataObject
+) -> None:
+    document = bytearray(encode_reference_set(ReferenceSet((entry,))).encode())
+    place = data.draw(st.integers(0, len(document) - 1))
+    document[place] ^= data.draw(st.integers(1, 255))
+    with contextlib.suppress(SevkitError):
+        found = parse_reference_set(bytes(document))
+        assert parse_reference_set(encode_reference_set(found).encode()) == found
+        (row,) = found.entries
+        assert len(row.digest) == (48 if row.mode is Mode.SNP else 32)
 
 
 @given(NESTED, st.sampled_from(["digests", "schema", "x"]))

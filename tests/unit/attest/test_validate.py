@@ -173,6 +173,55 @@ def test_a_single_socket_can_be_required(
     assert verdict.accepted is (policy == 0x130000)
 
 
+@pytest.mark.parametrize(
+    ("policy", "owner", "accepted"),
+    [
+        (0x30000, STRICT, True),
+        (0x20000, STRICT, False),
+        (0x30037, STRICT, False),
+        (0x130000, STRICT, False),
+        (0x130000, replace(STRICT, require_single_socket=True), True),
+        (0xB0000, STRICT, False),
+        (0xB0000, replace(STRICT, allow_debug=True), True),
+        (0xA0000, replace(STRICT, allow_debug=True), False),
+        (0x70000, replace(STRICT, allow_migration_agent=True), True),
+    ],
+)
+def test_a_digest_with_a_guest_policy_is_that_of_no_other(
+    chip: SimulatedChip,
+    vek: VerifiedVek,
+    policy: int,
+    owner: Expectations,
+    accepted: bool,
+) -> None:
+    named = ExpectedMeasurement(DIGEST, "2 vCPUs", covers_kernel=False, guest_policy=0x30000)
+    verdict = judge(chip, vek, replace(owner, measurements=(named,)), policy=policy)
+    found = finding(verdict, "policy.reference")
+    assert found.outcome is (Outcome.PASS if accepted else Outcome.FAIL)
+    assert (found.expected, found.actual) == ("0x30000", f"{policy:#x}")
+    assert verdict.accepted is accepted
+
+
+def test_a_digest_may_be_expected_with_several_policies_or_without_one(
+    chip: SimulatedChip, vek: VerifiedVek
+) -> None:
+    rows = tuple(
+        ExpectedMeasurement(DIGEST, f"{policy}", covers_kernel=False, guest_policy=policy)
+        for policy in (0x30000, 0x20000)
+    )
+    for policy in (0x30000, 0x20000):
+        verdict = judge(chip, vek, replace(STRICT, measurements=rows), policy=policy)
+        assert verdict.accepted
+        assert finding(verdict, "report.measurement").detail == f"{policy}"
+    assert not judge(chip, vek, replace(STRICT, measurements=rows), policy=0x130000).accepted
+    bare = (*rows, ExpectedMeasurement(DIGEST))
+    verdict = judge(chip, vek, replace(STRICT, measurements=bare), policy=0x130000)
+    assert verdict.accepted
+    assert finding(verdict, "policy.reference").outcome is Outcome.SKIP
+    wrong = judge(chip, vek, replace(STRICT, measurements=rows), measurement=bytes(48))
+    assert finding(wrong, "policy.reference").outcome is Outcome.SKIP
+
+
 @pytest.mark.parametrize("info", [0x05, 0x25])
 def test_the_alias_check_can_be_required(chip: SimulatedChip, vek: VerifiedVek, info: int) -> None:
     required = judge(chip, vek, replace(STRICT, require_alias_check=True), platform_info=info)
