@@ -19,6 +19,7 @@ from sevkit.cli.launch_options import (
     hash_boot,
     read_firmware,
 )
+from sevkit.cli.launch_reference import Expected, check_reference_options, read_expected
 from sevkit.cli.messages import warn
 from sevkit.cli.render import show_verdict
 from sevkit.cli.sev_options import policy_option, read_key
@@ -49,7 +50,12 @@ _BYTE: Final = WholeNumber(0, 255)
 @click.option("--build-id", type=_BYTE, help="Build of the platform's SEV firmware.")
 @click.option("--tik", required=True, metavar="FILE", help="The session's TIK, 16 bytes.")
 @policy_option
-@click.option("--firmware", required=True, metavar="FILE", help="Your own copy of the firmware.")
+@click.option("--firmware", metavar="FILE", help="Your own copy of the firmware.")
+@click.option(
+    "--reference",
+    metavar="FILE",
+    help="Reference set from 'sevkit measure --output json', instead of what describes the guest.",
+)
 @click.option("--kernel", metavar="FILE", help="Kernel of a measured direct boot.")
 @click.option("--initrd", metavar="FILE", help="Its initrd.")
 @click.option("--cmdline", metavar="TEXT", help="Its command line, exactly.")
@@ -83,32 +89,45 @@ def command(html: str | None, **given: Any) -> int:  # noqa: ANN401  # twenty op
     level. For SEV-ES both register eras are tried, and the answer says which one matched. On a
     mismatch, other vCPU counts, CPUs and policies are tried, to say what would have fitted.
 
+    A reference set has the digests already: with --reference, --firmware only serves to explain a
+    mismatch, and has to be the file that the set was made from.
+
     \b
     Example:
       sevkit attest launch --info measurement.json --tik tik.bin --guest-policy 5 \\
         --firmware OVMF.amdsev.fd --vcpus 4 --vcpu-type EPYC-Milan
+      sevkit attest launch --info measurement.json --tik tik.bin --guest-policy 5 \\
+        --reference reference.json
     """  # noqa: D301  # \b is click's mark for lines kept as they are
     _check_options(given)
     claim = _read_claim(given)
     tik = read_key(given["tik"], "TIK")
-    firmware = read_firmware(given["firmware"])
-    hashes = hash_boot(given["kernel"], given["initrd"], given["cmdline"])
+    expected = _expected(given) if given["reference"] is None else read_expected(given)
     verdict, _ = judge_launch(
         claim,
         tik,
         given["policy"],
-        _references(given, firmware, hashes),
+        expected.references,
         LaunchExpectations(
             min_firmware=given["min_firmware"],
             allow_debug=given["allow_debug"],
-            firmware_sha256=hashlib.sha256(firmware).hexdigest(),
+            firmware_sha256=expected.firmware_sha256,
         ),
         at=datetime.now(UTC),
-        explain=explain_launch(firmware, hashes, vcpus=given["vcpus"])
-        if given["explain"]
-        else None,
+        explain=expected.explain if given["explain"] else None,
     )
     return show_verdict(verdict, html)
+
+
+def _expected(given: dict[str, Any]) -> Expected:
+    """Return what the options that describe the guest say."""
+    firmware = read_firmware(given["firmware"])
+    hashes = hash_boot(given["kernel"], given["initrd"], given["cmdline"])
+    return Expected(
+        _references(given, firmware, hashes),
+        hashlib.sha256(firmware).hexdigest(),
+        explain_launch(firmware, hashes, vcpus=given["vcpus"]),
+    )
 
 
 def _check_options(given: dict[str, Any]) -> None:
@@ -120,9 +139,13 @@ def _check_options(given: dict[str, Any]) -> None:
     if given["measurement"] is not None and len(numbers) != 3:
         raise UsageError("--measurement needs --api-major, --api-minor and --build-id")
     check_boot_options(given["kernel"], given["initrd"], given["cmdline"])
-    refuse_shared_stdin(
-        *(given[name] for name in ("info", "tik", "firmware", "kernel", "initrd")), *given["vmsas"]
-    )
+    files = ("info", "tik", "firmware", "reference", "kernel", "initrd")
+    refuse_shared_stdin(*(given[name] for name in files), *given["vmsas"])
+    if given["reference"] is not None:
+        check_reference_options(given)
+        return
+    if given["firmware"] is None:
+        raise UsageError("no launch digest is expected", hint="give --firmware, or --reference")
     _check_vcpu_options(given)
 
 

@@ -22,6 +22,7 @@ from sevkit.cli.key_service import key_service_options, open_source
 from sevkit.cli.values import WholeNumber
 from sevkit.errors import FormatError, UsageError
 from sevkit.kds.urls import check_base_url
+from sevkit.measure.reference import REFERENCE_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 _EVIDENCE: Final = ("vek", "chain", "crl", "kds_ca")
 _FILES: Final = (*_EVIDENCE, "reference", "expectations")
-REFERENCE_LIMIT: Final = 32 << 20
 _RFC3339: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})"
 )

@@ -10,6 +10,7 @@ import click
 
 from sevkit.cli.base import Command, settings
 from sevkit.cli.files import read_file, refuse_shared_stdin
+from sevkit.cli.inject_options import KubeVirtVersion
 from sevkit.cli.launch_options import (
     check_boot_options,
     check_features,
@@ -19,17 +20,20 @@ from sevkit.cli.launch_options import (
     read_firmware,
 )
 from sevkit.cli.messages import warn
+from sevkit.cli.reference_set import check_release, describe_references, extended
 from sevkit.cli.values import HexNumber, VcpuRange
 from sevkit.documents import DOCUMENT_LIMIT, parse_documents
 from sevkit.errors import UsageError
 from sevkit.kubevirt.manifests import ManifestLaunch, parse_manifest
-from sevkit.measure.reference import Reference, ReferenceSet, encode_reference_set
+from sevkit.measure.reference import ReferenceSet, encode_reference_set
 from sevkit.measure.sweep import ANY_CPU, Cpu, Request, compute_references
 from sevkit.measure.terms import Era, Mode, Vmm
 from sevkit.measure.vcpu import measures_cpu, signature_of_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from sevkit.kubevirt.installation import Installation
 
 
 @final
@@ -73,6 +77,15 @@ class _Asked:
 )
 @click.option("--vmi", metavar="FILE", help="Take what is not given from this VM or VMI manifest.")
 @click.option(
+    "--kubevirt-version",
+    "installation",
+    type=KubeVirtVersion(),
+    help="Release of KubeVirt that --vmi and --firmware are for; goes into the set.",
+)
+@click.option(
+    "--extend", metavar="FILE", help="With --output json: begin with this reference set's digests."
+)
+@click.option(
     "--format",
     "encoding",
     type=click.Choice(["hex", "base64"]),
@@ -97,24 +110,28 @@ def command(
     guest_features: int | None,
     vmm: str | None,
     vmi: str | None,
+    installation: Installation | None,
+    extend: str | None,
     encoding: str,
     firmware_hash: str | None,
 ) -> None:
     """Compute the launch digests that a guest should have.
 
     Compare them with what the secure processor signed or authenticated, never with what the host
-    says. One digest is printed alone; several as lines of digest, tab, and what it is for. With
-    --output json, a reference set for: sevkit attest report --reference.
+    says. One digest is printed alone; several as lines of digest, tab, and what it is for. The
+    answer of --output json is a reference set, which attest report and attest launch take with
+    --reference. Give --vcpu-type for each CPU that the hosts have; --extend adds digests of other
+    modes and firmwares.
 
     \b
     Example:
       sevkit measure --mode snp --firmware OVMF.amdsev.fd --vcpus 4 --vcpu-type EPYC-Milan
-      sevkit measure --vmi vm.yaml --firmware OVMF.amdsev.fd --output json > ref.json
+      sevkit measure --vmi vm.yaml --firmware OVMF.amdsev.fd --kubevirt-version v1.9.0 \\
+        --output json > reference.json
     """  # noqa: D301  # \b is click's mark for lines kept as they are
     check_boot_options(kernel, initrd, cmdline)
-    refuse_shared_stdin(firmware, kernel, initrd, vmi)
-    if encoding == "base64" and settings().json:
-        raise UsageError("--format base64 is for text; a reference set has its digests in hex")
+    refuse_shared_stdin(firmware, kernel, initrd, vmi, extend)
+    _check_output(encoding, extend)
     asked = _Asked(
         Mode(mode) if mode else None,
         vcpus,
@@ -129,7 +146,12 @@ def command(
         signature_of_model(model)
     if vmi is None:
         _check(asked, _mode(asked, None))
+    release = None if installation is None else installation.version
+    if release is not None and vmi is None:
+        raise UsageError("--kubevirt-version without --vmi", hint="it says what a manifest is for")
     manifest = None if vmi is None else _read_manifest(vmi)
+    if manifest is not None:
+        check_release(release, manifest)
     chosen = _mode(asked, manifest)
     _check(asked, chosen)
     first, last = _vcpus(asked, chosen, manifest)
@@ -148,7 +170,18 @@ def command(
     )
     if asked.firmware_hash is not None:
         warn(f"the pages of {firmware} are not looked at: --firmware-hash stands for them")
-    _show(compute_references(request), encoding, manifest)
+    references = describe_references(compute_references(request), firmware, manifest, release)
+    if settings().json:
+        click.echo(encode_reference_set(extended(references, extend)))
+        return
+    _show(references, encoding)
+
+
+def _check_output(encoding: str, extend: str | None) -> None:
+    if encoding == "base64" and settings().json:
+        raise UsageError("--format base64 is for text; a reference set has its digests in hex")
+    if extend is not None and not settings().json:
+        raise UsageError("--extend is for reference sets", hint="add --output json")
 
 
 def _firmware_hash(text: str | None) -> bytes | None:
@@ -198,6 +231,12 @@ def _vcpus(asked: _Asked, mode: Mode, manifest: ManifestLaunch | None) -> tuple[
         raise UsageError("--vcpus is missing", hint=f"a {mode} digest covers each vCPU")
     if manifest.vcpus is None:
         raise UsageError(manifest.why_no_vcpus, hint="give --vcpus")
+    most = manifest.most_vcpus
+    if most > manifest.vcpus:
+        warn(
+            f"maxSockets lets the VM be given up to {most} vCPUs, all measured at its next start: "
+            f"for those too, --vcpus {manifest.vcpus}-{most}"
+        )
     return manifest.vcpus, manifest.vcpus
 
 
@@ -215,26 +254,15 @@ def _cpus(asked: _Asked, mode: Mode, manifest: ManifestLaunch | None) -> tuple[C
     if manifest.cpu_model is None:
         raise UsageError(
             manifest.why_no_cpu,
-            hint="give --vcpu-type MODEL, or --vcpu-sig with the host's CPUID signature",
+            hint="give --vcpu-type MODEL, or --vcpu-sig with the host's CPUID signature, for each "
+            "kind of host",
         )
     return (Cpu(manifest.cpu_model, signature_of_model(manifest.cpu_model)),)
 
 
-def _show(references: ReferenceSet, encoding: str, manifest: ManifestLaunch | None) -> None:
-    if settings().json:
-        if manifest is not None:
-            references = ReferenceSet(
-                tuple(_with_policy(entry, manifest) for entry in references.entries)
-            )
-        click.echo(encode_reference_set(references))
-        return
+def _show(references: ReferenceSet, encoding: str) -> None:
     for entry in references.entries:
         digest = entry.digest.hex()
         if encoding == "base64":
             digest = base64.b64encode(entry.digest).decode()
         click.echo(digest if len(references.entries) == 1 else f"{digest}\t{entry.label}")
-
-
-def _with_policy(entry: Reference, manifest: ManifestLaunch) -> Reference:
-    parameters = {**entry.parameters, "guest_policy": f"{manifest.guest_policy:#x}"}
-    return Reference(entry.digest, entry.mode, entry.label, entry.covers_kernel, parameters)

@@ -39,7 +39,8 @@ class ManifestLaunch:
 
     ``vcpus`` is the number of vCPUs that the digest covers, ``cpu_model`` one of libvirt's names;
     each is None where the manifest does not decide it, and ``why_no_vcpus`` or ``why_no_cpu`` then
-    says why. ``notes`` are for people: what the digest of this guest does not mean.
+    says why. ``most_vcpus`` is how many a live update may make of them that a next start measures.
+    ``notes`` are for people: what the digest of this guest does not mean.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class ManifestLaunch:
     guest_policy: int
     vcpus: int | None
     why_no_vcpus: str
+    most_vcpus: int
     cpu_model: str | None
     why_no_cpu: str
     notes: tuple[str, ...]
@@ -115,6 +117,7 @@ def _launch(document: dict[str, Json]) -> ManifestLaunch:
     mode = _mode(_mapping(domain, "launchSecurity"), indirect)
     vcpus, why_no_vcpus, notes = _vcpus(domain, mode)
     model, why_no_cpu = _cpu_model(_mapping(domain, "cpu"))
+    most = _most_vcpus(_mapping(domain, "cpu"), mode, vcpus or 0)
     if indirect:
         vcpus, why_no_vcpus = None, f"the VM takes its vCPUs from its {indirect}"
         model, why_no_cpu = None, f"the VM takes its CPU model from its {indirect}"
@@ -127,6 +130,7 @@ def _launch(document: dict[str, Json]) -> ManifestLaunch:
         GUEST_POLICIES[mode],
         vcpus,
         why_no_vcpus,
+        most,
         model,
         why_no_cpu,
         tuple(notes),
@@ -180,6 +184,18 @@ def _vcpus(domain: dict[str, Json], mode: Mode) -> tuple[int | None, str, list[s
         f"vCPUs: then measure with --vcpus {first}, or put all vCPUs in one socket"
     )
     return total, "", [note]
+
+
+def _most_vcpus(cpu: dict[str, Json], mode: Mode, vcpus: int) -> int:
+    """Return what sockets up to maxSockets make of the vCPUs.
+
+    SNP measures every vCPU that is there at the start. Of SEV-ES only the first socket is measured
+    while maxSockets is set, however many there are, and of SEV none.
+    """
+    cores, threads = (max(_count(cpu, key), 1) for key in ("cores", "threads"))
+    if mode is not Mode.SNP:
+        return vcpus
+    return min(max(_count(cpu, "maxSockets") * cores * threads, vcpus), MAX_VCPUS)
 
 
 def _sockets_from_resources(resources: dict[str, Json]) -> int:

@@ -1,4 +1,4 @@
-"""The README and the guide: every command and every program that they show is run.
+"""The README and the guides: every command and every program that they show is run.
 
 Commands stand in ``console`` blocks after ``$``; what stands below one must be in its answer, in
 that order, and ``…`` alone on a line is whatever comes between. Files have the names that the text
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 README: Final = ROOT / "README.md"
 GUIDE: Final = ROOT / "docs" / "guide.md"
+REFERENCES: Final = ROOT / "docs" / "references.md"
 SIMULATION: Final = ROOT / "docs" / "simulation.md"
 
 NONCE: Final = (
@@ -79,6 +80,7 @@ def commands(document: Path) -> Iterator[tuple[str, list[str]]]:
 def test_the_documents_show_commands_and_programs() -> None:
     assert len(list(commands(README))) >= 5
     assert len(list(commands(GUIDE))) >= 8
+    assert len(list(commands(REFERENCES))) >= 2
     assert blocks(README, "python")
 
 
@@ -152,7 +154,9 @@ def in_order(expected: list[str], answer: str) -> bool:
     return re.fullmatch(pattern, answer.replace("\n\n", "\n")) is not None
 
 
-@pytest.mark.parametrize("document", [README, GUIDE], ids=["README", "guide"])
+@pytest.mark.parametrize(
+    "document", [README, GUIDE, REFERENCES], ids=["README", "guide", "references"]
+)
 def test_every_command_shown_does_what_is_shown(
     document: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from sevkit.measure.launch_measurement import (
     compute_launch_measurement,
     parse_launch_measurement_base64,
 )
+from sevkit.measure.reference import parse_reference_set
 from sevkit.measure.terms import Era, Mode, Vmm
 from sevkit.measure.vcpu import BSP_EIP, Registers, encode_vcpu, signature_of_model
 from sevkit.secret import Secret
@@ -102,6 +103,35 @@ def test_every_known_launch_digest_comes_out_of_the_command(
             arguments += ["--era", "init2"]
         assert main(arguments) == 0
         assert capsys.readouterr().out == case["launch_digest"] + "\n", case["name"]
+
+
+def test_every_known_launch_digest_is_in_the_reference_set_that_the_command_writes(
+    known: Path, firmware: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for case in load(known / "known-launch-digests.json")["cases"]:
+        mode, vmm = _MODES[case["mode"]], Vmm(case["vmm"].lower())
+        arguments = ["measure", "--mode", mode.value, "--firmware", str(firmware / case["ovmf"])]
+        arguments += [
+            *boot_arguments(case),
+            "--vcpus",
+            f"1-{case['vcpus'] + 1}",
+            "--vmm",
+            vmm.value,
+        ]
+        arguments += ["--guest-features", case["guest_features"], "--output", "json"]
+        if case["cpu"]:
+            arguments += ["--vcpu-type", case["cpu"], "--vcpu-type", "EPYC-Turin"]
+        assert main(arguments) == 0
+        references = parse_reference_set(capsys.readouterr().out.encode())
+        assert references.modes == (mode,)
+        matched = references.matching(bytes.fromhex(case["launch_digest"]))
+        assert len(matched) == 1, case["name"]
+        found = matched[0].parameters
+        if mode is not Mode.SEV:
+            assert found["vcpus"] == case["vcpus"], case["name"]
+            assert found["cpu"] == (case["cpu"] if vmm is Vmm.QEMU else "any CPU"), case["name"]
+        assert found.get("era") == ("init2" if mode is Mode.SEV_ES else None)
+        assert matched[0].covers_kernel is (case["kernel"] is not None)
 
 
 def test_known_firmware_hashes_are_reproduced_and_can_be_given_back(

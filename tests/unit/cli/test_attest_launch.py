@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,9 @@ from sevkit.measure.launch_digest import (
     compute_sev_es_digest_of_pages,
 )
 from sevkit.measure.launch_measurement import compute_launch_measurement
-from sevkit.measure.terms import Era, Vmm
+from sevkit.measure.reference import ReferenceSet, encode_reference_set
+from sevkit.measure.sweep import Cpu, Request, compute_references
+from sevkit.measure.terms import Era, Mode, Vmm
 from sevkit.measure.vcpu import Registers
 from sevkit.secret import Secret
 from sevkit.testing.firmware import FirmwareImage, encode_firmware
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FIRMWARE = encode_firmware(FirmwareImage())
+OTHER = encode_firmware(FirmwareImage(filler=0))
 TIK = b"FEDCBA9876543210"
 MILAN = "--vcpu-type=EPYC-Milan"
 LEVEL = ["--api-major=1", "--api-minor=55", "--build-id=21"]
@@ -317,6 +321,13 @@ def test_a_vmsa_of_another_size_is_malformed(owner: Owner, size: int) -> None:
         ["--guest-policy=5", "--info=x", "--vmsa=x", "--vcpus=2"],
         ["--guest-policy=5", "--info=x", "--vmsa=x", "--vmsa=x", "--vcpus=1"],
         ["--guest-policy=5", "--info=x", "--vmsa=x", "--guest-features=1"],
+        ["--guest-policy=5", "--info=x", "--reference=x", "--vcpus=4"],
+        ["--guest-policy=5", "--info=x", "--reference=x", MILAN],
+        ["--guest-policy=5", "--info=x", "--reference=x", "--vcpu-sig=0"],
+        ["--guest-policy=5", "--info=x", "--reference=x", "--guest-features=0"],
+        ["--guest-policy=5", "--info=x", "--reference=x", "--vmsa=x"],
+        ["--guest-policy=5", "--info=x", "--reference=x", "--kernel=x"],
+        ["--guest-policy=5", "--info=-", "--reference=-"],
     ],
 )
 def test_options_that_do_not_go_together_are_usage(owner: Owner, arguments: list[str]) -> None:
@@ -346,3 +357,137 @@ def test_the_tik_is_never_printed(
     seen = "".join(capsys.readouterr())
     for shape in (TIK.decode(), TIK.hex(), base64.b64encode(TIK).decode()):
         assert shape not in seen
+
+
+def reference_set(owner: Owner, *requests: Request, policy: str = "") -> str:
+    """Write what ``sevkit measure`` would, for a guest policy if one is named."""
+    named: dict[str, str | int] = {"guest_policy": policy} if policy else {}
+    entries = [
+        replace(entry, parameters={**entry.parameters, **named})
+        for request in requests
+        for entry in compute_references(request).entries
+    ]
+    text = encode_reference_set(ReferenceSet(tuple(entries)))
+    return f"--reference={owner.write('set.json', text.encode())}"
+
+
+SEV_REQUEST = Request(Mode.SEV, FIRMWARE)
+ES_REQUEST = Request(Mode.SEV_ES, FIRMWARE, 2, 4, (Cpu("EPYC-Milan", 0xA00F11),))
+
+
+def attest_without_firmware(owner: Owner, *arguments: str) -> int:
+    return main(["attest", "launch", f"--tik={owner.tik}", "--output=json", *arguments])
+
+
+def test_a_reference_set_stands_for_what_describes_the_guest(
+    owner: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = reference_set(owner, SEV_REQUEST, ES_REQUEST)
+    info = owner.info(es_digest(3, Era.INIT2), 5)
+    options = [f"--info={info}", "--guest-policy=5", known]
+    assert attest_without_firmware(owner, *options) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["evidence"]["matched"] == "3 vCPUs, EPYC-Milan, init2"
+    assert document["evidence"]["parameters"]["era"] == "init2"
+    assert owner.attest(*options) == 0
+    info = owner.info(compute_sev_digest(FIRMWARE), 1)
+    assert attest_without_firmware(owner, f"--info={info}", "--guest-policy=1", known) == 0
+
+
+@pytest.mark.parametrize(
+    ("digest", "signed"),
+    [
+        (es_digest(5), 5),
+        (es_digest(3, signature=0x800F12), 5),
+        (compute_sev_es_digest(OTHER, Registers(0xA00F11, 0), 3), 5),
+        (es_digest(3), 7),
+        (bytes(32), 5),
+    ],
+)
+def test_a_launch_that_is_not_in_the_set_is_refused(
+    owner: Owner, digest: bytes, signed: int
+) -> None:
+    info = owner.info(digest, signed, policy=5)
+    options = [f"--info={info}", "--guest-policy=5", reference_set(owner, ES_REQUEST)]
+    assert attest_without_firmware(owner, *options) == 1
+    assert owner.attest(*options) == 1
+
+
+def test_a_guest_of_the_other_mode_is_refused_by_name(
+    owner: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = reference_set(owner, SEV_REQUEST, ES_REQUEST)
+    for policy, digest in ((1, es_digest(3)), (5, compute_sev_digest(FIRMWARE))):
+        info = owner.info(digest, policy)
+        options = [f"--info={info}", f"--guest-policy={policy}", known]
+        assert attest_without_firmware(owner, *options) == 3
+        assert findings(capsys)["launch.policy-es"]["outcome"] == "fail"
+
+
+def test_a_set_for_another_guest_policy_or_mode_is_refused(
+    owner: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = owner.info(es_digest(3), 5)
+    options = [f"--info={info}", "--guest-policy=5"]
+    assert owner.attest(*options, reference_set(owner, ES_REQUEST, policy="0x5")) == 0
+    capsys.readouterr()
+    assert owner.attest(*options, reference_set(owner, ES_REQUEST, policy="0xd")) == 2
+    assert "its digests for sev-es are for guest policy 0xd" in capsys.readouterr().err
+    assert owner.attest(*options, reference_set(owner, SEV_REQUEST)) == 2
+    snp = Request(Mode.SNP, FIRMWARE, cpus=ES_REQUEST.cpus, sev_features=1)
+    assert owner.attest(*options, reference_set(owner, snp)) == 2
+    assert owner.attest(*options, f"--reference={owner.write('bad.json', b'{}')}") == 65
+    assert owner.attest(*options, f"--reference={owner.folder / 'none'}") == 2
+
+
+def test_a_firmware_that_the_set_was_not_made_from_is_refused(
+    owner: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = owner.info(es_digest(3), 5)
+    known = reference_set(owner, ES_REQUEST)
+    options = [f"--info={info}", "--guest-policy=5", known]
+    other = f"--firmware={owner.write('other.fd', OTHER)}"
+    assert attest_without_firmware(owner, *options, other) == 2
+    assert "not the firmware that the reference set" in capsys.readouterr().err
+
+
+def test_a_mismatch_with_a_set_is_explained_with_the_firmware(
+    owner: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = owner.info(es_digest(1), 5)
+    options = [f"--info={info}", "--guest-policy=5", reference_set(owner, ES_REQUEST)]
+    assert attest_without_firmware(owner, *options, f"--firmware={owner.firmware}") == 1
+    detail = findings(capsys)["launch.measurement"]["detail"]
+    assert "it fits SEV-ES with 1 vCPU" in detail
+    assert "maxSockets" in detail
+
+
+def test_a_mismatch_is_explained_with_the_kernel_of_the_set(
+    owner: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hashes = compute_kernel_hashes(b"kernel")
+    known = reference_set(owner, replace(ES_REQUEST, hashes=hashes))
+    digest = compute_sev_es_digest(FIRMWARE, Registers(0xA00F11, 0, era=Era.INIT), 1, hashes)
+    options = [f"--info={owner.info(digest, 5)}", "--guest-policy=5", known]
+    assert attest_without_firmware(owner, *options, f"--firmware={owner.firmware}") == 1
+    detail = findings(capsys)["launch.measurement"]["detail"]
+    assert "it fits SEV-ES with 1 vCPU" in detail
+    assert "without kernel hashes" not in detail
+
+
+def test_the_hosts_loader_is_held_against_the_firmware_of_the_set(
+    owner: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = owner.info(es_digest(3), 5, loaderSHA="00" * 32)
+    options = [f"--info={info}", "--guest-policy=5", reference_set(owner, ES_REQUEST)]
+    assert attest_without_firmware(owner, *options) == 0
+    found = findings(capsys)["launch.loader"]
+    assert (found["outcome"], found["expected"]) == ("warn", hashlib.sha256(FIRMWARE).hexdigest())
+
+
+def test_without_a_firmware_and_a_set_nothing_is_expected(
+    owner: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = owner.info(es_digest(3), 5)
+    assert attest_without_firmware(owner, f"--info={info}", "--guest-policy=5") == 2
+    assert "give --firmware, or --reference" in capsys.readouterr().out

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import os
 import struct
 from typing import TYPE_CHECKING
 
@@ -26,8 +28,8 @@ from sevkit.measure.ovmf import (
     Section,
     SectionType,
 )
-from sevkit.measure.reference import parse_reference_set
-from sevkit.measure.terms import Era, Vmm
+from sevkit.measure.reference import ReferenceSet, encode_reference_set, parse_reference_set
+from sevkit.measure.terms import Era, Mode, Vmm
 from sevkit.measure.vcpu import Registers
 from sevkit.testing.firmware import FirmwareImage, encode_firmware
 
@@ -389,3 +391,104 @@ def test_what_a_manifest_does_not_have_measured_is_said(
     path = write(tmp_path, MANIFEST + "    firmware: {kernelBoot: {}}\n")
     assert main(["measure", "--vmi", path, "--firmware", firmware]) == 0
     assert "sevkit: warning: kernelBoot is not measured" in capsys.readouterr().err
+
+
+def a_set(capsys: pytest.CaptureFixture[str], *words: str) -> ReferenceSet:
+    assert main(["measure", *words, "--output", "json"]) == 0
+    return parse_reference_set(capsys.readouterr().out.encode())
+
+
+def test_a_set_says_what_it_was_made_from_and_for(
+    firmware: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--vmi", write(tmp_path, MANIFEST), "--firmware", firmware)
+    (entry,) = a_set(capsys, *options, "--kubevirt-version", "1.9").entries
+    assert entry.parameters == {
+        "vcpus": 2,
+        "cpu": "EPYC-Milan",
+        "vcpu_signature": "0xa00f11",
+        "guest_features": "0x1",
+        "vmm": "qemu",
+        "firmware_file": "OVMF.fd",
+        "firmware_sha256": hashlib.sha256(IMAGE).hexdigest(),
+        "guest_policy": "0x30000",
+        "kubevirt": "v1.9.0",
+    }
+    assert entry.label == "2 vCPUs, EPYC-Milan, KubeVirt v1.9.0"
+    (bare,) = a_set(capsys, *options).entries
+    assert bare.parameters.keys() == entry.parameters.keys() - {"kubevirt"}
+    assert bare.label == "2 vCPUs, EPYC-Milan"
+
+
+def test_a_hash_that_stands_for_the_pages_is_not_called_by_the_files_name(
+    firmware: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed = compute_firmware_hash(IMAGE).hex()
+    options = ("--vcpus", "1", "--vcpu-sig", "A00F11", "--firmware-hash", seed)
+    (entry,) = a_set(capsys, *snp(firmware, *options)[1:]).entries
+    assert entry.parameters["firmware_hash"] == seed
+    assert not entry.parameters.keys() & {"firmware_file", "firmware_sha256"}
+
+
+def test_a_file_name_that_is_no_text_is_still_one_in_the_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / os.fsdecode(b"OV\xffMF.fd")
+    path.write_bytes(IMAGE)
+    (entry,) = a_set(capsys, "--mode", "sev", "--firmware", str(path)).entries
+    assert entry.parameters["firmware_file"] == "OV\ufffdMF.fd"
+
+
+def test_a_set_is_extended_by_other_modes_and_cpus_each_digest_once(
+    firmware: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cpu = ("--vcpus", "1-2", "--vcpu-type", "EPYC-Milan", "--vcpu-type", "EPYC-Rome")
+    first = a_set(capsys, "--mode", "sev", "--firmware", firmware)
+    path = tmp_path / "set.json"
+    path.write_text(encode_reference_set(first))
+    es = ("--mode", "sev-es", "--firmware", firmware, *cpu)
+    both = a_set(capsys, *es, "--extend", str(path))
+    assert both.entries == (*first.entries, *a_set(capsys, *es).entries)
+    assert len(both.of_mode(Mode.SEV_ES)) == 2 * 2 * 2
+    path.write_text(encode_reference_set(both))
+    again = a_set(capsys, *es, "--extend", str(path))
+    assert again == both
+    twice = a_set(capsys, *es, "--vcpu-type", "EPYC-Rome")
+    assert twice.entries == both.of_mode(Mode.SEV_ES)
+
+
+def test_a_set_that_cannot_be_extended_is_refused(
+    firmware: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "set.json"
+    path.write_text("{}")
+    sev = ["measure", "--mode", "sev", "--firmware", firmware]
+    assert main([*sev, "--extend", str(path)]) == 2
+    assert "add --output json" in capsys.readouterr().err
+    assert main([*sev, "--extend", str(path), "--output", "json"]) == 65
+    assert main([*sev, "--extend", str(tmp_path / "none"), "--output", "json"]) == 2
+    assert main([*sev[:-1], "-", "--extend", "-", "--output", "json"]) == 2
+
+
+def test_a_release_is_one_of_kubevirt_that_has_such_guests(
+    firmware: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measure = ["measure", "--vmi", write(tmp_path, MANIFEST), "--firmware", firmware]
+    assert main([*measure, "--kubevirt-version", "1.7.0"]) == 0
+    assert main([*measure, "--kubevirt-version", "v1.6.3"]) == 2
+    assert "KubeVirt has since v1.7.0" in capsys.readouterr().err
+    assert main([*measure, "--kubevirt-version", "latest"]) == 2
+    sev = ["measure", "--mode", "sev", "--firmware", firmware, "--kubevirt-version", "1.9.0"]
+    assert main(sev) == 2
+    assert "without --vmi" in capsys.readouterr().err
+
+
+def test_vcpus_that_a_live_update_may_add_are_told(
+    firmware: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, MANIFEST.replace("cores: 2", "cores: 2, maxSockets: 4"))
+    measure = ["measure", "--vmi", path, "--firmware", firmware]
+    assert main(measure) == 0
+    assert "for those too, --vcpus 2-8" in capsys.readouterr().err
+    assert main([*measure, "--vcpus", "2-8"]) == 0
+    assert capsys.readouterr().err == ""

@@ -127,6 +127,25 @@ def test_hot_pluggable_vcpus_are_not_measured_in_sev_es() -> None:
     assert snp.notes == ()
 
 
+@pytest.mark.parametrize(
+    ("security", "cpu", "most"),
+    [
+        (SNP, {"sockets": 2, "cores": 2, "maxSockets": 8}, 16),
+        (SNP, {"sockets": 2, "cores": 2}, 4),
+        (SNP, {"sockets": 4, "maxSockets": 2}, 4),
+        (SNP, {"maxSockets": 4, "threads": 2}, 8),
+        (SNP, {"maxSockets": 4_000_000}, 512),
+        (SNP, None, 1),
+        (SEV_ES, {"sockets": 2, "cores": 2, "maxSockets": 8}, 2),
+        (SEV, {"sockets": 2, "cores": 2, "maxSockets": 8}, 4),
+    ],
+)
+def test_more_sockets_are_more_measured_vcpus_for_snp_alone(
+    security: Json, cpu: Json, most: int
+) -> None:
+    assert parse_manifest((vmi(security, cpu=cpu),)).most_vcpus == most
+
+
 def test_sockets_that_may_become_hot_pluggable_are_noted() -> None:
     found = parse_manifest((vmi(SEV_ES, cpu={"sockets": 2}),))
     assert found.vcpus == 2
