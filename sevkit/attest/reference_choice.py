@@ -38,6 +38,19 @@ def choose_launch_references(references: ReferenceSet, policy: int) -> tuple[Ref
     )
 
 
+def check_firmware(references: tuple[Reference, ...], sha256: str) -> None:
+    """Refuse a firmware file that none of the entries was made from; ``sha256`` is its hash in hex.
+
+    Entries that do not say fit any, if none of the others says otherwise. Raises ``UsageError``.
+    """
+    named = {entry.firmware_sha256 for entry in references} - {None}
+    if named and sha256 not in named:
+        raise UsageError(
+            f"the firmware with SHA-256 {sha256} is not what the reference set was made from",
+            hint="measure it anew, or take the firmware whose SHA-256 the set names",
+        )
+
+
 def choose_snp_measurements(references: ReferenceSet) -> tuple[ExpectedMeasurement, ...]:
     """Return the entries for an SNP guest. Raises ``UsageError`` if the set has none."""
     found = tuple(

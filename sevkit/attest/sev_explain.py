@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from sevkit.errors import FormatError
 from sevkit.measure.explain import KNOWN_SIGNATURES, SEV_ES_FEATURES
 from sevkit.measure.launch_digest import compute_sev_digest, compute_sev_es_base
+from sevkit.measure.reference_parameters import kernel_hashes_of
 from sevkit.measure.terms import Era, Vmm
 from sevkit.measure.vcpu import Registers, names_of_signature
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sevkit.measure.kernel_hashes import KernelHashes
+    from sevkit.measure.reference import Reference
 
 _HOT_PLUG: Final = (
     "; the rest were plugged in after the measurement, as KubeVirt does with the vCPUs of further "
@@ -52,6 +54,19 @@ def explain_launch(
         return f"none of {tried} other combinations of vCPU count, CPU and era fits this firmware"
 
     return search
+
+
+def explain_references(
+    firmware: bytes, references: tuple[Reference, ...]
+) -> Callable[[Callable[[bytes], bool]], str]:
+    """Return ``explain_launch`` for what the entries of a reference set expect.
+
+    The search has one measured boot: the first that an entry names.
+    """
+    counts = [entry.parameters.get("vcpus") for entry in references]
+    most = max((count for count in counts if isinstance(count, int)), default=None)
+    boots = (kernel_hashes_of(entry.parameters) for entry in references)
+    return explain_launch(firmware, next(filter(None, boots), None), vcpus=most)
 
 
 def _candidates(firmware: bytes, hashes: KernelHashes | None) -> Iterator[tuple[bytes, str, int]]:

@@ -6,13 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
-from sevkit.attest.reference_choice import choose_launch_references
-from sevkit.attest.sev_explain import explain_launch
+from sevkit.attest.reference_choice import check_firmware, choose_launch_references
+from sevkit.attest.sev_explain import explain_references
 from sevkit.cli.launch_options import read_firmware
 from sevkit.cli.reference_set import read_reference_set
 from sevkit.errors import UsageError
-from sevkit.measure.kernel_hashes import KernelHashes
-from sevkit.measure.reference_parameters import KERNEL_PARAMETERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,29 +61,11 @@ def read_expected(given: dict[str, Any]) -> Expected:
     ``--firmware`` is another file than the one that it was made from.
     """
     references = choose_launch_references(read_reference_set(given["reference"]), given["policy"])
-    named = {entry.firmware_sha256 for entry in references}
     if given["firmware"] is None:
+        named = {entry.firmware_sha256 for entry in references}
         (only,) = named if len(named) == 1 else (None,)
         return Expected(references, only or "", None)
     firmware = read_firmware(given["firmware"])
     sha256 = hashlib.sha256(firmware).hexdigest()
-    if named - {None} and sha256 not in named:
-        raise UsageError(
-            f"{given['firmware']} is not the firmware that the reference set was made from",
-            hint="measure it anew, or take the firmware whose SHA-256 the set names",
-        )
-    counts = [count for entry in references if (count := entry.parameters.get("vcpus"))]
-    most = max((count for count in counts if isinstance(count, int)), default=None)
-    return Expected(
-        references, sha256, explain_launch(firmware, _kernel_hashes(references), vcpus=most)
-    )
-
-
-def _kernel_hashes(references: tuple[Reference, ...]) -> KernelHashes | None:
-    """Return the measured boot that a mismatch is explained with: the first that the set names."""
-    for entry in references:
-        texts = [entry.parameters.get(name) for name in KERNEL_PARAMETERS]
-        hashes = [bytes.fromhex(text) for text in texts if isinstance(text, str)]
-        if len(hashes) == len(KERNEL_PARAMETERS):
-            return KernelHashes(*hashes)
-    return None
+    check_firmware(references, sha256)
+    return Expected(references, sha256, explain_references(firmware, references))

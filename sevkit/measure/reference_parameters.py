@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sevkit.abi.policy import SevPolicy, parse_sev_policy, parse_snp_policy
 from sevkit.errors import FormatError
+from sevkit.measure.kernel_hashes import KernelHashes
 from sevkit.measure.terms import MAX_VCPUS, Era, Mode, Vmm
 
 if TYPE_CHECKING:
@@ -111,6 +112,13 @@ def guest_policy_of(values: Mapping[str, str | int]) -> int | None:
     """Return the guest policy among checked parameters, or None where they name none."""
     text = values.get("guest_policy")
     return int(text, 16) if isinstance(text, str) else None
+
+
+def kernel_hashes_of(values: Mapping[str, str | int]) -> KernelHashes | None:
+    """Return the measured boot among checked parameters, or None where they do not name all."""
+    texts = [values.get(name) for name in KERNEL_PARAMETERS]
+    hashes = [bytes.fromhex(text) for text in texts if isinstance(text, str)]
+    return KernelHashes(*hashes) if len(hashes) == len(KERNEL_PARAMETERS) else None
 
 
 def _check_policy(policy: int, mode: Mode, where: str) -> None:

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from sevkit.attest.expectations import ExpectedMeasurement
-from sevkit.attest.reference_choice import choose_launch_references, choose_snp_measurements
+from sevkit.attest.reference_choice import (
+    check_firmware,
+    choose_launch_references,
+    choose_snp_measurements,
+)
 from sevkit.errors import UsageError
 from sevkit.measure.reference import Reference, ReferenceSet
 from sevkit.measure.terms import Mode
@@ -55,6 +61,27 @@ def test_a_set_without_an_entry_for_the_launch_is_refused(
     with pytest.raises(UsageError, match=f"guest policy {policy:#x}") as refusal:
         choose_launch_references(ReferenceSet(entries), policy)
     assert refusal.value.hint == hint
+
+
+def made_from(sha256: str) -> Reference:
+    parameters: dict[str, str | int] = {"firmware_sha256": sha256} if sha256 else {}
+    return Reference(bytes(32), Mode.SEV, "sev", covers_kernel=False, parameters=parameters)
+
+
+@pytest.mark.parametrize(
+    ("named", "fits"),
+    [
+        (["aa"], True),
+        (["bb"], False),
+        (["bb", "aa"], True),
+        ([""], True),
+        (["", "bb"], False),
+    ],
+)
+def test_a_firmware_is_one_that_the_entries_were_made_from(named: list[str], fits: bool) -> None:
+    entries = tuple(made_from(sha256 * 32) for sha256 in named)
+    with contextlib.nullcontext() if fits else pytest.raises(UsageError, match="was made from"):
+        check_firmware(entries, "aa" * 32)
 
 
 def test_a_report_is_held_against_the_entries_for_snp() -> None:
