@@ -89,6 +89,9 @@ _HANDLE_IN: Final = struct.Struct("<Q")
 _READ_IN: Final = struct.Struct("<QQI")
 _IOCTL_IN: Final = struct.Struct("<QIIQII")
 _IOCTL_REPLY: Final = struct.Struct("<IiQiIII")
+_WRITE_IN: Final = struct.Struct("<QQIIQII")
+_WRITE_OUT: Final = struct.Struct("<II")
+_MKDIR_IN: Final = struct.Struct("<II")
 _ENTRY_OUT: Final = struct.Struct("<QQQQII")
 _ATTR_OUT: Final = struct.Struct("<QII")
 _ATTR: Final = struct.Struct("<6Q10I")
@@ -151,10 +154,20 @@ def _unpack(layout: struct.Struct, buffer: bytearray, size: int, name: str) -> t
 
 
 def parse_name(buffer: bytearray, size: int) -> str:
-    """Return the one name of a LOOKUP; bytes that are no UTF-8 come back as surrogates."""
-    name, end, rest = bytes(buffer[HEADER_SIZE:size]).partition(b"\0")
+    """Return the one name of LOOKUP and RMDIR; bytes that are no UTF-8 are surrogates in it."""
+    return _name(bytes(buffer[HEADER_SIZE:size]), "LOOKUP")
+
+
+def parse_mkdir(buffer: bytearray, size: int) -> str:
+    """Return the name of MKDIR, as ``parse_name``; its mode is not asked for."""
+    _unpack(_MKDIR_IN, buffer, size, "MKDIR")
+    return _name(bytes(buffer[HEADER_SIZE + _MKDIR_IN.size : size]), "MKDIR")
+
+
+def _name(body: bytes, what: str) -> str:
+    name, end, rest = body.partition(b"\0")
     if not end or rest or not name:
-        raise FormatError("FUSE LOOKUP", "the body is not one name")
+        raise FormatError(f"FUSE {what}", "the body is not one name")
     return name.decode("utf-8", errors="surrogateescape")
 
 
@@ -177,7 +190,7 @@ def parse_open(buffer: bytearray, size: int) -> int:
 
 
 def parse_handle(buffer: bytearray, size: int) -> int:
-    """Return the handle at the start of RELEASE, RELEASEDIR and WRITE."""
+    """Return the handle at the start of RELEASE and RELEASEDIR."""
     return _unpack(_HANDLE_IN, buffer, size, "RELEASE")[0]
 
 
@@ -185,6 +198,15 @@ def parse_read(buffer: bytearray, size: int) -> tuple[int, int, int]:
     """Return handle, offset and size of READ and READDIR."""
     handle, offset, count = _unpack(_READ_IN, buffer, size, "READ")
     return handle, offset, count
+
+
+def parse_write(buffer: bytearray, size: int) -> tuple[int, int, bytes]:
+    """Return handle, offset and data of WRITE; raises ``FormatError`` as ``parse_ioctl``."""
+    handle, offset, count, *_ = _unpack(_WRITE_IN, buffer, size, "WRITE")
+    start = HEADER_SIZE + _WRITE_IN.size
+    if size - start != count:
+        raise FormatError("FUSE WRITE", f"says {count} bytes of data, has {size - start}")
+    return handle, offset, bytes(buffer[start:size])
 
 
 def parse_ioctl(buffer: bytearray, size: int) -> IoctlRequest:
@@ -216,7 +238,7 @@ def encode_init(unique: int, offered: InitFlag) -> bytes:
 
 
 def encode_entry(unique: int, attributes: Attributes) -> bytes:
-    """Return the answer to LOOKUP."""
+    """Return the answer to LOOKUP and MKDIR."""
     head = _ENTRY_OUT.pack(attributes.node, 0, _VALID, _VALID, 0, 0)
     return encode_reply(unique, head + attributes.encode())
 
@@ -229,6 +251,11 @@ def encode_attributes(unique: int, attributes: Attributes) -> bytes:
 def encode_open(unique: int, handle: int, flags: OpenFlag) -> bytes:
     """Return the answer to OPEN and OPENDIR."""
     return encode_reply(unique, _OPEN_OUT.pack(handle, flags, 0))
+
+
+def encode_write(unique: int, count: int) -> bytes:
+    """Return the answer to WRITE: ``count`` bytes were taken."""
+    return encode_reply(unique, _WRITE_OUT.pack(count, 0))
 
 
 def encode_ioctl(unique: int, result: int, data: bytes) -> bytes:

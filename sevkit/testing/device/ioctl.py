@@ -1,4 +1,4 @@
-"""What a simulated character device has to do, free of how it is reached.
+"""What a simulated device or folder of the kernel's has to do, free of how it is reached.
 
 A device answers from values alone: the request number, the bytes that it points at, and the
 calling process' memory for the pointers nested in them. So it is as good in process, given a
@@ -8,7 +8,10 @@ memory made of a bytearray, as it is behind a real descriptor (``sevkit.testing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, final, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, final, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class CallerMemory(Protocol):
@@ -62,4 +65,44 @@ class ReadableFile(Protocol):
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes; an ``OSError`` out of this becomes its errno."""
+        ...
+
+
+class EntryAttribute(NamedTuple):
+    """One file of an entry: its mode, and for a binary one the most bytes that it takes.
+
+    A text file (``limit`` 0) is stored with every write(2). A binary one collects what is written,
+    and is stored when it is closed, where nobody hears of a refusal: as in configfs.
+    """
+
+    mode: int
+    limit: int = 0
+
+
+@runtime_checkable
+class EntryFolder(Protocol):
+    """A folder as configfs has them: whoever makes a folder in it gets the kernel's files there.
+
+    Each method may raise ``OSError``, which becomes the caller's errno.
+    """
+
+    @property
+    def attributes(self) -> Mapping[str, EntryAttribute]:
+        """The files of every entry, by name."""
+        ...
+
+    def make(self, entry: str) -> None:
+        """Make an entry."""
+        ...
+
+    def remove(self, entry: str) -> None:
+        """Remove an entry with its files."""
+        ...
+
+    def read(self, entry: str, attribute: str) -> bytes:
+        """Return the whole of a file, as the first read of an open file takes it."""
+        ...
+
+    def write(self, entry: str, attribute: str, data: bytes) -> None:
+        """Store a file."""
         ...

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from sevkit.testing.device.ioctl import IoctlFile, ReadableFile
+    from sevkit.testing.device.tree import Served
 
 _FUSE: Final = Path("/dev/fuse")
 _KIND: Final = "fuse.sevkit"
@@ -81,9 +81,7 @@ class FuseDevices:
     ``OSError``. Raises ``UndecidedError`` where ``unavailable_reason`` is not None.
     """
 
-    def __init__(
-        self, files: Mapping[str, IoctlFile | ReadableFile], *, at: Path | None = None
-    ) -> None:
+    def __init__(self, files: Mapping[str, Served], *, at: Path | None = None) -> None:
         #: The devices' names below ``path``.
         self.names: Final = tuple(files)
         self._server: Final = DeviceServer(make_tree(files))

@@ -1,7 +1,9 @@
 """Answers FUSE requests for a folder of simulated devices.
 
 Theory of operation: one request at a time is read into one buffer, answered, and forgotten. What
-lasts is the table of open handles: which device each is, and whether it was opened for writing.
+lasts is the table of open handles: which device each is, and whether it was opened for writing;
+and the tree, which changes only where a folder of entries is (``EntryFolder``). A close is told
+without waiting for an answer, but before whatever its caller asks next.
 Requests need no answer in three cases (FORGET, its batch, and INTERRUPT: every request is brief,
 so that an interrupted caller simply gets its answer). An answer that the kernel no longer wants,
 because its caller was killed, is dropped. The loop ends when the connection does: at unmount.
@@ -15,12 +17,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from sevkit.errors import FormatError
 from sevkit.testing.device import fuse_protocol as fuse
+from sevkit.testing.device.entry import OpenEntryFile
 from sevkit.testing.device.fuse_protocol import Opcode, OpenFlag
-from sevkit.testing.device.ioctl import IoctlFile, ReadableFile
+from sevkit.testing.device.ioctl import EntryFolder, IoctlFile, ReadableFile
 from sevkit.testing.device.linux import ProcessMemory
+from sevkit.testing.device.tree import EntryFile, entry_nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from sevkit.testing.device.fuse_protocol import Header
     from sevkit.testing.device.tree import Node
@@ -29,10 +33,8 @@ _FLAG_COMPAT: Final = 1
 _FLAG_FOLDER: Final = 16
 
 _SILENT: Final = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT})
-#: The folder's contents are fixed; to be told EPERM is better than to find a call unimplemented.
-_REFUSED: Final = frozenset(
-    {Opcode.MKNOD, Opcode.MKDIR, Opcode.UNLINK, Opcode.RMDIR, Opcode.CREATE}
-)
+#: Entries aside, contents are fixed; to be told EPERM is better than to find a call unimplemented.
+_REFUSED: Final = frozenset({Opcode.MKNOD, Opcode.UNLINK, Opcode.CREATE})
 
 
 class _Opened(NamedTuple):
@@ -40,6 +42,7 @@ class _Opened(NamedTuple):
 
     driven: IoctlFile | None
     read: ReadableFile | None
+    entry: OpenEntryFile | None
     writable: bool
 
 
@@ -50,8 +53,9 @@ class DeviceServer:
     ``defects`` collects what devices raised beside ``OSError``: the caller got EIO for it.
     """
 
-    def __init__(self, nodes: Mapping[int, Node]) -> None:
+    def __init__(self, nodes: dict[int, Node]) -> None:
         self._nodes: Final = nodes
+        self._next_node = max(nodes) + 1
         self._handles: Final[dict[int, _Opened]] = {}
         self._next_handle = 1
         self._memory = ProcessMemory(0)
@@ -60,6 +64,8 @@ class DeviceServer:
             Opcode.IOCTL: self._ioctl,
             Opcode.READ: self._read,
             Opcode.WRITE: self._write,
+            Opcode.MKDIR: self._make_entry,
+            Opcode.RMDIR: self._remove_entry,
             Opcode.LOOKUP: self._lookup,
             Opcode.GETATTR: self._attributes,
             Opcode.SETATTR: self._attributes,
@@ -154,9 +160,35 @@ class DeviceServer:
             raise OSError(errno.EINVAL, "not read at offsets")
         return fuse.encode_reply(header.unique, device.read_at(offset, count)[:count])
 
-    def _write(self, _header: Header, buffer: bytearray, size: int) -> bytes:
-        self._opened(fuse.parse_handle(buffer, size))
-        raise OSError(errno.EINVAL, "not written to")
+    def _write(self, header: Header, buffer: bytearray, size: int) -> bytes:
+        handle, offset, data = fuse.parse_write(buffer, size)
+        entry = self._opened(handle).entry
+        if entry is None:
+            raise OSError(errno.EINVAL, "not written to")
+        return fuse.encode_write(header.unique, entry.write_at(offset, data))
+
+    def _entries(self, header: Header) -> EntryFolder:
+        folder = self._node(header).file
+        if not isinstance(folder, EntryFolder):
+            raise OSError(errno.EPERM, "no folder of entries")
+        return folder
+
+    def _make_entry(self, header: Header, buffer: bytearray, size: int) -> bytes:
+        folder, name = self._entries(header), fuse.parse_mkdir(buffer, size)
+        folder.make(name)
+        made = entry_nodes(folder, name, self._next_node)
+        self._next_node += len(made)
+        self._nodes.update((node.number, node) for node in made)
+        self._node(header).children[name] = made[0].number
+        return fuse.encode_entry(header.unique, made[0].attributes)
+
+    def _remove_entry(self, header: Header, buffer: bytearray, size: int) -> bytes:
+        folder, name = self._entries(header), fuse.parse_name(buffer, size)
+        folder.remove(name)
+        gone = self._nodes.pop(self._node(header).children.pop(name))
+        for number in gone.children.values():
+            del self._nodes[number]
+        return fuse.encode_reply(header.unique)
 
     def _lookup(self, header: Header, buffer: bytearray, size: int) -> bytes:
         number = self._node(header).children.get(fuse.parse_name(buffer, size))
@@ -171,17 +203,21 @@ class DeviceServer:
     def _open(self, header: Header, buffer: bytearray, size: int) -> bytes:
         writable = fuse.parse_open(buffer, size) & os.O_ACCMODE in {os.O_WRONLY, os.O_RDWR}
         file = self._node(header).file
+        entry = OpenEntryFile(file) if isinstance(file, EntryFile) else None
         handle = self._next_handle
         self._next_handle += 1
         self._handles[handle] = _Opened(
             file if isinstance(file, IoctlFile) else None,
-            file if isinstance(file, ReadableFile) else None,
+            file if isinstance(file, ReadableFile) else entry,
+            entry,
             writable,
         )
         return fuse.encode_open(header.unique, handle, OpenFlag.DIRECT_IO | OpenFlag.NO_FLUSH)
 
     def _release(self, header: Header, buffer: bytearray, size: int) -> bytes:
-        self._handles.pop(fuse.parse_handle(buffer, size), None)
+        opened = self._handles.pop(fuse.parse_handle(buffer, size), None)
+        if opened is not None and opened.entry is not None:
+            opened.entry.close()
         return fuse.encode_reply(header.unique)
 
     def _open_folder(self, header: Header, _buffer: bytearray, _size: int) -> bytes:

@@ -41,6 +41,7 @@ def test_a_request_that_is_not_as_long_as_it_says_is_refused(data: bytes) -> Non
         (fuse.parse_handle, 8),
         (fuse.parse_read, 20),
         (fuse.parse_ioctl, 32),
+        (fuse.parse_write, 40),
     ],
 )
 def test_a_body_that_is_too_short_is_refused_and_leftovers_are_not_read(
@@ -57,6 +58,20 @@ def test_a_lookup_is_for_exactly_one_name(body: bytes) -> None:
     assert fuse.parse_name(*parse(request(1, b"sev\0"))) == "sev"
     with pytest.raises(FormatError, match="one name"):
         fuse.parse_name(*parse(request(1, body)))
+    assert fuse.parse_mkdir(*parse(request(9, bytes(8) + b"sev\0"))) == "sev"
+    with pytest.raises(FormatError, match="one name"):
+        fuse.parse_mkdir(*parse(request(9, bytes(8) + body)))
+    with pytest.raises(FormatError, match="too short"):
+        fuse.parse_mkdir(*parse(request(9, bytes(7))))
+
+
+@pytest.mark.parametrize("says", [0, 2, 4, 0xFFFFFFFF])
+def test_a_write_with_other_data_than_it_says_is_refused(says: int) -> None:
+    good = struct.pack("<QQIIQII", 3, 8, 3, 0, 0, 0, 0) + b"abc"
+    assert fuse.parse_write(*parse(request(16, good))) == (3, 8, b"abc")
+    body = struct.pack("<QQIIQII", 3, 8, says, 0, 0, 0, 0) + b"abc"
+    with pytest.raises(FormatError, match="FUSE WRITE"):
+        fuse.parse_write(*parse(request(16, body)))
 
 
 def test_an_ioctl_brings_its_data() -> None:
@@ -81,6 +96,7 @@ def test_an_ioctl_with_other_data_than_it_says_is_refused(in_size: int) -> None:
         (fuse.encode_attributes(9, ATTRIBUTES), 104),
         (fuse.encode_open(9, 1, OpenFlag.DIRECT_IO), 16),
         (fuse.encode_ioctl(9, -5, b"abc"), 19),
+        (fuse.encode_write(9, 3), 8),
     ],
 )
 def test_an_answer_has_the_size_of_the_kernels_structure(reply: bytes, size: int) -> None:

@@ -4,17 +4,19 @@ import errno
 import os
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from sevkit.errors import FormatError
 from sevkit.testing.device.fuse_protocol import Opcode
-from sevkit.testing.device.ioctl import IoctlReply
+from sevkit.testing.device.ioctl import EntryAttribute, IoctlReply
 from sevkit.testing.device.server import DeviceServer
 from sevkit.testing.device.tree import make_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sevkit.testing.device.ioctl import CallerMemory
 
 ISSUE = 0xC0105300
@@ -52,7 +54,7 @@ class Register:
 class Client:
     """The kernel's side, without a kernel."""
 
-    def __init__(self, **files: Recorder | Register) -> None:
+    def __init__(self, **files: Recorder | Register | Shelf) -> None:
         self.server = DeviceServer(make_tree(files))
 
     def ask(self, opcode: int, body: bytes = b"", node: int = 1) -> tuple[int, bytes]:
@@ -187,6 +189,7 @@ def test_a_device_of_ioctls_is_not_read_and_none_is_written() -> None:
         (Opcode.CREATE, errno.EPERM),
         (Opcode.UNLINK, errno.EPERM),
         (Opcode.MKDIR, errno.EPERM),
+        (Opcode.RMDIR, errno.EPERM),
         (22, errno.ENOSYS),  # GETXATTR
         (25, errno.ENOSYS),  # FLUSH
         (4096, errno.ENOSYS),
@@ -223,3 +226,75 @@ def test_an_older_protocol_is_refused(version: tuple[int, int], code: int) -> No
 def test_a_request_without_a_sound_header_ends_the_service() -> None:
     with pytest.raises(FormatError):
         DeviceServer(make_tree({})).answer(bytearray(64), 12)
+
+
+class Shelf:
+    """A folder of entries with one text and one blob each."""
+
+    attributes: Final[Mapping[str, EntryAttribute]] = {
+        "text": EntryAttribute(0o444),
+        "blob": EntryAttribute(0o200, 8),
+    }
+
+    def __init__(self) -> None:
+        self.made: dict[str, bytes] = {}
+
+    def make(self, entry: str) -> None:
+        if entry in self.made:
+            raise OSError(errno.EEXIST, "there already")
+        self.made[entry] = b""
+
+    def remove(self, entry: str) -> None:
+        if entry not in self.made:
+            raise OSError(errno.ENOENT, "not there")
+        del self.made[entry]
+
+    def read(self, entry: str, attribute: str) -> bytes:
+        return self.made[entry] + attribute.encode()
+
+    def write(self, entry: str, attribute: str, data: bytes) -> None:
+        self.made[entry] = data
+
+
+MKDIR = bytes(8)
+
+
+def test_entries_come_with_their_files_and_go_with_them() -> None:
+    shelf = Shelf()
+    client = Client(shelf=shelf)
+    code, made = client.ask(Opcode.MKDIR, MKDIR + b"e\0", 2)
+    assert (code, list(shelf.made)) == (0, ["e"])
+    entry = struct.unpack_from("<Q", made)[0]
+    assert client.ask(Opcode.MKDIR, MKDIR + b"e\0", 2)[0] == errno.EEXIST
+    found = {
+        name: struct.unpack_from("<Q", client.ask(Opcode.LOOKUP, name + b"\0", entry)[1])[0]
+        for name in (b"text", b"blob")
+    }
+    assert len({entry, *found.values()}) == 3
+    assert client.ask(Opcode.RMDIR, b"e\0", 2)[0] == 0
+    assert shelf.made == {}
+    assert client.ask(Opcode.LOOKUP, b"e\0", 2)[0] == errno.ENOENT
+    for node in (entry, *found.values()):
+        assert client.ask(Opcode.GETATTR, bytes(16), node)[0] == errno.ESTALE
+    again = client.ask(Opcode.MKDIR, MKDIR + b"e\0", 2)[1]
+    assert struct.unpack_from("<Q", again)[0] > max(found.values())
+    assert client.ask(Opcode.RMDIR, b"f\0", 2)[0] == errno.ENOENT
+
+
+def test_an_entrys_files_are_read_and_stored() -> None:
+    shelf = Shelf()
+    client = Client(shelf=shelf)
+    entry = struct.unpack_from("<Q", client.ask(Opcode.MKDIR, MKDIR + b"e\0", 2)[1])[0]
+    handle = client.open(node=entry + 2)
+    written = struct.pack("<QQIIQII", handle, 0, 2, 0, 0, 0, 0) + b"ab"
+    assert client.ask(Opcode.WRITE, written, entry + 2) == (0, struct.pack("<II", 2, 0))
+    assert client.ask(Opcode.WRITE, written + b"c", entry + 2)[0] == errno.EINVAL
+    too_much = struct.pack("<QQIIQII", handle, 8, 1, 0, 0, 0, 0) + b"x"
+    assert client.ask(Opcode.WRITE, too_much, entry + 2)[0] == errno.EFBIG
+    assert shelf.made == {"e": b""}
+    client.ask(Opcode.RELEASE, struct.pack("<QIIQ", handle, 0, 0, 0), entry + 2)
+    assert shelf.made == {"e": b"ab"}
+    handle = client.open(node=entry + 1)
+    body = struct.pack("<QQIIQII", handle, 1, 9, 0, 0, 0, 0)
+    assert client.ask(Opcode.READ, body, entry + 1) == (0, b"btext")
+    assert client.ioctl(handle, ISSUE, bytes(16))[0] == errno.ENOTTY
