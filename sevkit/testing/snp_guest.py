@@ -60,12 +60,20 @@ class GuestChannel:
         ``SignatureMismatch`` for an answer that is not the firmware's to this very request.
         """
         payload = encode_report_request(report_data, vmpl=self._vmpl, key_select=key_select)
+        status, report = parse_report_response(self.exchange(payload))
+        if status:
+            raise CommandError("MSG_REPORT_REQ", FirmwareStatus(status))
+        return report
+
+    def exchange(self, payload: bytes) -> bytes:
+        """Return the MSG_REPORT_RSP (1216 bytes) to a MSG_REPORT_REQ (96 bytes), whatever it says.
+
+        Raises ``CommandError`` with the status that the host was given instead of an answer, and
+        ``SignatureMismatch`` as ``get_report``.
+        """
         request = Message(MessageType.REPORT_REQ, payload, self._seqno, self._vmpl)
         answer = open_message(self._machine.request(seal_message(request, self._key)), self._key)
         if (answer.kind, answer.seqno) != (MessageType.REPORT_RSP, self._seqno + 1):
             raise SignatureMismatch("the answer is to another request", check="message.seqno")
         self._seqno += 2
-        status, report = parse_report_response(answer.payload)
-        if status:
-            raise CommandError("MSG_REPORT_REQ", FirmwareStatus(status))
-        return report
+        return answer.payload
