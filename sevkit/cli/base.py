@@ -83,7 +83,7 @@ class PathName(click.types.StringParamType):
 
 
 #: How help names a value that is a path, and what a shell should complete for it.
-_PATHS: Final = {"FILE": "file", "REPORT": "file", "DIR": "dir"}
+_PATHS: Final = {"FILE": "file", "HEX|FILE": "file", "REPORT": "file", "DIR": "dir"}
 
 
 class Command(click.Command):

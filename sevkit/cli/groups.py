@@ -66,6 +66,11 @@ cluster: Final = LazyGroup(
     },
     "Is this cluster ready; what can its nodes do, and why not, with the fix.",
 )
+guest: Final = LazyGroup(
+    "guest",
+    {"report": ("sevkit.cli.guest_report:command", "Fetch a report over a nonce.")},
+    "What runs inside an SNP guest.",
+)
 simulate: Final = LazyGroup(
     "simulate",
     {

@@ -46,6 +46,7 @@ TOP: Final[Mapping[str, tuple[str, str]]] = {
     "node": ("sevkit.cli.groups:node", "Find out what this host can do, and why not."),
     "inject": ("sevkit.cli.inject:command", "Make the VMs of manifests confidential."),
     "cluster": ("sevkit.cli.groups:cluster", "Find out what the nodes of a cluster can do."),
+    "guest": ("sevkit.cli.groups:guest", "Inside an SNP guest: fetch its report."),
     "kds": ("sevkit.cli.groups:kds", "Fill the certificate cache from AMD's key service."),
     "simulate": ("sevkit.cli.groups:simulate", "Simulated SEV hardware, for rehearsal."),
     "completion": ("sevkit.cli.completion:command", "Print a shell completion script."),

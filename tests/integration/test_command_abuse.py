@@ -70,6 +70,7 @@ VALID: Final = {
     "node probe": "--host-root folder",
     "node doctor": "--host-root folder",
     "simulate host": "genoa --out new",
+    "guest report": f"--nonce {'00' * 64} --out new --root folder",
     "cluster nodes": "--kubeconfig kubeconfig",
     "cluster preflight": "--kubeconfig kubeconfig",
     "completion": "bash",
@@ -263,7 +264,8 @@ def clean(place: Path) -> None:
 
 
 def is_path(parameter: click.Parameter) -> bool:
-    return (parameter.metavar or "").rpartition("=")[2] in {"FILE", "DIR", "REPORT"}
+    kinds = (parameter.metavar or "").rpartition("=")[2].split("|")
+    return not {"FILE", "DIR", "REPORT"}.isdisjoint(kinds)
 
 
 @pytest.mark.parametrize("name", VALID)
