@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hack import debian
+from hack import debian, demo_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,13 +56,21 @@ def _short(word: str) -> str:
     return quoted if len(quoted) <= 60 or "/" in quoted else f"{quoted[:16]}…"
 
 
-def sevkit(*words: str | Path, code: int = 0, lines: int | None = None, quiet: bool = False) -> str:
-    """Run one command, show it with its answer, and insist on its exit code.
+def sevkit(
+    *words: str | Path,
+    code: int | None = 0,
+    lines: int | None = None,
+    quiet: bool = False,
+    show: bool = True,
+) -> str:
+    """Run one command, show it with its answer, and insist on its exit code, if there is one.
 
-    ``lines`` shows only the last lines of the answer, ``quiet`` nothing of it.
+    ``lines`` shows only the last lines of the answer, ``quiet`` nothing of it; without ``show``
+    nothing is said of the command at all.
     """
     arguments = [str(word) for word in words]
-    print(f"{_DIM}$ sevkit {' '.join(map(_short, arguments))}{_OFF}", flush=True)
+    if show:
+        print(f"{_DIM}$ sevkit {' '.join(map(_short, arguments))}{_OFF}", flush=True)
     run = subprocess.run(
         [sys.executable, "-m", "sevkit", *arguments],
         capture_output=True,
@@ -71,14 +79,16 @@ def sevkit(*words: str | Path, code: int = 0, lines: int | None = None, quiet: b
         cwd=ROOT,
         timeout=60,
     )
+    if code is not None and run.returncode != code:
+        print(f"{run.stdout}{run.stderr}{_RED}expected exit code {code}{_OFF}")
+        raise SystemExit(1)
+    if not show:
+        return run.stdout
     answer = run.stdout.splitlines()
     shown: Sequence[str] = [] if quiet else answer[-lines:] if lines else answer
     for line in [*shown, *run.stderr.splitlines()]:
         print(f"  {line}")
     print(f"  {_DIM}exit code {run.returncode}{_OFF}", flush=True)
-    if run.returncode != code:
-        print(f"{_RED}expected exit code {code}{_OFF}")
-        raise SystemExit(1)
     return run.stdout
 
 
@@ -190,6 +200,10 @@ def main() -> int:
     whole = debian.cache_folder("SEVKIT_FIRMWARE", "firmware") / "OVMF.amdsev.fd"
     firmware = whole if whole.is_file() else SMALL
     start = time.monotonic()
+    title("A fleet, told apart by what each host can really run (simulated hosts)")
+    demo_cluster.fleet(sevkit, OUT)
+    title("A plain VM made confidential, as the webhook makes its VMI")
+    demo_cluster.confidential(sevkit, OUT)
     attest_report()
     owner_flow(firmware)
     measure(firmware)
