@@ -79,6 +79,15 @@ class Nvram:
 
 @final
 @dataclass(frozen=True, slots=True)
+class VariableStore:
+    """``<varstore>`` of newer libvirts: variables that QEMU itself keeps, unmeasured."""
+
+    path: str | None
+    template: str | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Boot:
     """``<os>``: machine, firmware, and files of a direct kernel boot by their paths on the host."""
 
@@ -87,6 +96,7 @@ class Boot:
     firmware: str | None = None
     loader: Loader | None = None
     nvram: Nvram | None = None
+    varstore: VariableStore | None = None
     kernel: str | None = None
     initrd: str | None = None
     cmdline: str | None = None
@@ -197,12 +207,16 @@ def _parse_boot(root: Node) -> Boot:
     machine = node.find("type")
     loader = node.find("loader")
     nvram = node.find("nvram")
+    varstore = node.find("varstore")
     return Boot(
         arch=None if machine is None else machine.attribute("arch"),
         machine=None if machine is None else machine.attribute("machine"),
         firmware=node.attribute("firmware"),
         loader=None if loader is None else _parse_loader(loader),
         nvram=None if nvram is None else _parse_nvram(nvram),
+        varstore=None
+        if varstore is None
+        else VariableStore(varstore.attribute("path"), varstore.attribute("template")),
         kernel=_text(node, "kernel"),
         initrd=_text(node, "initrd"),
         cmdline=_text(node, "cmdline"),

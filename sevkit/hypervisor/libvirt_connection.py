@@ -118,6 +118,14 @@ class LibvirtHypervisor:
                 found.setKeepAlive(max(1, self._dead_after // 3), 2)
         return found
 
+    def hostname(self) -> str:
+        """Return what the host calls itself, as the Protocol has it."""
+        doing = "name of the host"
+        found = str(_call(doing, self.connection(writable=False).getHostname))
+        if not found:
+            raise HypervisorError(f"{doing}: it has none")
+        return found
+
     def domain_capabilities(self) -> str:
         """Return the XML of ``virsh domcapabilities``, as the Protocol has it."""
         ask = self.connection(writable=True).getDomainCapabilities

@@ -133,6 +133,9 @@ class Domain(Protocol):
 class Hypervisor(Protocol):
     """One host's hypervisor. Every method raises ``HypervisorError``."""
 
+    def hostname(self) -> str:
+        """Return what the host calls itself: a name of its own choice, never empty."""
+
     def domain_capabilities(self) -> str:
         """Return the XML of ``virsh domcapabilities`` for this host's kind of guests."""
 

@@ -90,6 +90,12 @@ class HypervisorContract:
             with pytest.raises(NotSupported):
                 hypervisor.domain_capabilities()
 
+    def test_the_host_has_a_name(self, hypervisor: Hypervisor) -> None:
+        found = hypervisor.hostname()
+        assert found
+        assert found.isprintable()
+        assert hypervisor.hostname() == found
+
     def test_a_domain_that_is_not_there_is_told_apart(self, hypervisor: Hypervisor) -> None:
         name = f"absent-{os.urandom(4).hex()}"
         with pytest.raises(NoSuchDomain) as caught:

@@ -49,18 +49,24 @@ class SimulatedHypervisor:
         files: Files | None = None,
         *,
         software: Software | None = None,
+        hostname: str = "simulated",
     ) -> None:
         self._kvm: Final = kvm
         self._files: Final[Files] = {} if files is None else files
         self._software: Final = software or Software()
         self._lock: Final = threading.RLock()
         self._domains: Final[dict[str, SimulatedDomain]] = {}
+        self._hostname: Final = hostname
         self._node: NodeSevInfo | None = None
         self.renew_cache()
 
     def renew_cache(self) -> None:
         """Ask the host about SEV anew: what emptying libvirt's cache and a restart of it do."""
         self._node = probe_node(self._kvm, self._software)
+
+    def hostname(self) -> str:
+        """Return the name that the host was given."""
+        return self._hostname
 
     def domain_capabilities(self) -> str:
         """Return the XML of ``virsh domcapabilities``."""

@@ -35,6 +35,9 @@ class Answering:
     def __init__(self, capabilities: str | Exception, info: NodeSevInfo | Exception) -> None:
         self._capabilities, self._info = capabilities, info
 
+    def hostname(self) -> str:
+        return "host"
+
     def domain_capabilities(self) -> str:
         if isinstance(self._capabilities, Exception):
             raise self._capabilities

@@ -13,6 +13,7 @@ from sevkit.hypervisor.domain_xml import (
     LaunchSecurity,
     Loader,
     Nvram,
+    VariableStore,
     VirtualCpus,
     parse_domain_xml,
 )
@@ -158,6 +159,20 @@ def test_firmware_and_kernel_are_read() -> None:
 )
 def test_firmware_variables_are_seen_however_they_are_kept(element: str, expected: Nvram) -> None:
     assert read(f"<os>{element}</os>").boot.nvram == expected
+
+
+@pytest.mark.parametrize(
+    ("element", "expected"),
+    [
+        ("", None),
+        ("<varstore/>", VariableStore(None)),
+        ("<varstore template='/t.json' path='/v.json'/>", VariableStore("/v.json", "/t.json")),
+    ],
+)
+def test_a_variable_store_of_qemus_own_is_read(
+    element: str, expected: VariableStore | None
+) -> None:
+    assert read(f"<os>{element}</os>").boot.varstore == expected
 
 
 def test_a_loader_that_libvirt_is_to_choose_has_no_path() -> None:
