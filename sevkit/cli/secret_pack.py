@@ -10,25 +10,20 @@ from typing import TYPE_CHECKING
 import click
 
 from sevkit.abi.secret_packet import (
-    TABLE_GUID,
-    SecretEntry,
     SecretPacket,
     check_secret_area,
-    encode_secret_table,
-    parse_guid,
     seal_packet,
 )
 from sevkit.abi.session import IV_SIZE, TransportKeys
 from sevkit.cli.base import Command, settings
 from sevkit.cli.file_set import write_together
-from sevkit.cli.files import check_new, read_file, refuse_shared_stdin, warn_if_exposed
+from sevkit.cli.files import check_new, refuse_shared_stdin
 from sevkit.cli.launch_options import read_firmware
 from sevkit.cli.render import show_json
+from sevkit.cli.secret_options import parse_secrets, read_secret_table, secret_area_of
 from sevkit.cli.sev_options import read_key
 from sevkit.errors import FormatError, UsageError
 from sevkit.measure.launch_measurement import parse_launch_measurement_base64
-from sevkit.measure.ovmf import parse_ovmf
-from sevkit.secret import Secret
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -87,39 +82,23 @@ def command(
         --secret 736869e5-84f0-4973-92ec-06879ce3da0b=disk.key \\
         --firmware OVMF.amdsev.fd --out-header header.b64 --out-payload secret.b64
     """  # noqa: D301  # \b is click's mark for lines kept as they are
-    named = [_split(value) for value in secrets]
+    named = parse_secrets(secrets)
     _check_options(named, [tik, tek, firmware], out_header, out_payload)
     found = parse_launch_measurement_base64(measurement)
     keys = TransportKeys(tek=read_key(tek, "TEK"), tik=read_key(tik, "TIK"))
     if keys.tek == keys.tik:
         raise FormatError("TEK", "is the same key as the TIK")
-    table = encode_secret_table(SecretEntry(guid, _read_secret(path)) for guid, path in named)
+    table = read_secret_table(named)
     if firmware is not None:
-        area = parse_ovmf(read_firmware(firmware)).secret_area
-        check_secret_area(table, None if area is None else (area.gpa, area.size))
+        check_secret_area(table, secret_area_of(read_firmware(firmware)))
     packet = seal_packet(keys, table, measure=found.measure, iv=os.urandom(IV_SIZE))
     _write(packet, out_header, out_payload, raw=encoding == "raw")
     _show(packet, len(table), out_header, out_payload)
 
 
-def _split(value: str) -> tuple[UUID, str]:
-    text, separator, path = value.partition("=")
-    if not separator or not path:
-        raise UsageError("--secret is not GUID=FILE", hint="secrets come from files, never argv")
-    try:
-        return parse_guid(text), path
-    except FormatError as error:
-        raise UsageError(f"--secret: {error.message}") from error
-
-
 def _check_options(
     named: list[tuple[UUID, str]], files: list[str | None], header: str, payload: str
 ) -> None:
-    guids = [guid for guid, _ in named]
-    if len(set(guids)) != len(guids):
-        raise UsageError("--secret names one GUID twice", hint="a guest would find only one")
-    if any(guid.int == 0 or guid == TABLE_GUID for guid in guids):
-        raise UsageError("--secret names the nil GUID or the table's own, which no guest looks for")
     refuse_shared_stdin(*files, *(path for _, path in named))
     for option, path in (("--out-header", header), ("--out-payload", payload)):
         if path in {"", "-"}:
@@ -127,20 +106,6 @@ def _check_options(
         check_new(path)
     if os.path.abspath(header) == os.path.abspath(payload):  # noqa: PTH100  # no link is followed
         raise UsageError("--out-header and --out-payload name one file")
-
-
-def _read_secret(path: str) -> Secret:
-    warn_if_exposed(path)
-    try:
-        return Secret(read_file(path))
-    except UsageError as error:
-        if os.path.lexists(path):
-            raise
-        # Not quoted: it may be the secret itself, and messages end up in logs.
-        raise UsageError(
-            "--secret GUID=FILE names no file that exists",
-            hint="secrets come from files, never argv",
-        ) from error
 
 
 def _write(packet: SecretPacket, header: str, payload: str, *, raw: bool) -> None:
