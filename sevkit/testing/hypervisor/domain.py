@@ -58,7 +58,7 @@ class SimulatedDomain:
     ) -> None:
         self.definition: Final = definition
         self.name: Final = definition.name
-        self._xml: Final = xml
+        self._xml = xml
         security = definition.launch_security
         self._launch: Final = (
             None
@@ -94,8 +94,13 @@ class SimulatedDomain:
             if not paused:
                 self.resume()
 
+    def show_xml(self, xml: str) -> None:
+        """Show this XML from now on: a host that lies about what it launched."""
+        with self._lock:
+            self._xml = xml
+
     def xml(self) -> str:
-        """Return the XML that the domain was defined with."""
+        """Return the XML that the domain was defined with, or that it was told to show."""
         with self._lock:
             self._doing("XML of domain", active=False)
             return self._xml
