@@ -61,6 +61,7 @@ _TITLES: Final = {
     "SNP_REPORT": "`attest report`: an SEV-SNP attestation report",
     "SEV_PLATFORM": "`attest platform`: a SEV platform certificate chain",
     "SEV_LAUNCH": "`attest launch`: a SEV or SEV-ES launch measurement",
+    "SEV_DOMAIN": "`attest domain`: a libvirt domain of SEV or SEV-ES",
 }
 
 

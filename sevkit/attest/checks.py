@@ -140,3 +140,46 @@ SEV_LAUNCH: Final = (
     ),
     *COVERAGE,
 )
+
+_DOMAIN: Final = (
+    Check(
+        "domain.remote", _B, _OURS, "Is the hypervisor another machine than this?", required=True
+    ),
+    Check(
+        "domain.paused", _B, _OURS, "Is the guest paused, so still to be decided on?", required=True
+    ),
+    Check(
+        "domain.session",
+        _B,
+        f"{_SEV} 6.2",
+        "Has the domain a session and a DH certificate, the owner's where they are known?",
+        required=True,
+    ),
+    Check(
+        "domain.policy",
+        _B,
+        f"{_SEV} 3",
+        "Does the domain ask for the policy of the session?",
+        required=True,
+    ),
+    Check(
+        "domain.firmware", _B, _OURS, "Does the domain name a firmware by its path?", required=True
+    ),
+    Check(
+        "domain.variables",
+        _B,
+        _OURS,
+        "Does the domain do without a store of UEFI variables?",
+        required=True,
+    ),
+    Check(
+        "domain.boot",
+        _B,
+        _OURS,
+        "Is a direct boot measured, and of the files that the owner expects?",
+        required=True,
+    ),
+    Check("domain.vcpus", _B, _OURS, "Does the domain start with the vCPUs that are expected?"),
+)
+
+SEV_DOMAIN: Final = (*_DOMAIN, *SEV_LAUNCH)

@@ -48,6 +48,7 @@ _TITLES: Final = {
     "snp-report": "SEV-SNP attestation report",
     "sev-platform": "SEV platform certificate chain",
     "sev-launch": "SEV launch measurement",
+    "sev-domain": "SEV libvirt domain",
 }
 _TCBS: Final = ("reported", "committed", "current", "launch")
 
