@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -26,7 +27,8 @@ from sevkit.abi.session import (
     godh_key,
     seal_session,
 )
-from sevkit.errors import InsecureUsage
+from sevkit.documents import parse_json
+from sevkit.errors import FormatError, InsecureUsage
 from sevkit.secret import Secret
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
     from sevkit.attest.sev_platform import VerifiedPlatform
 
 SCHEMA: Final = "sevkit.io/session/v1"
+_DOCUMENT: Final = "session document"
+_DOCUMENT_LIMIT: Final = 1 << 16
+_HASHES: Final = ("cek_key_sha256", "session_sha256", "godh_sha256")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @final
@@ -73,6 +79,40 @@ class LaunchSession:
             "session_sha256": hashlib.sha256(self.blob.encode()).hexdigest(),
             "godh_sha256": hashlib.sha256(self.godh).hexdigest(),
         }
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SessionDocument:
+    """What a session's document says (``LaunchSession.describe``); the hashes are in hex."""
+
+    policy: int
+    chip: str
+    simulated: bool
+    session_sha256: str
+    godh_sha256: str
+
+
+def parse_session_document(data: bytes) -> SessionDocument:
+    """Return what the document of a session says: the owner's own file, read strictly all the same.
+
+    Raises ``FormatError`` for another schema, and for a member that is missing or no such value.
+    """
+    document = parse_json(data, _DOCUMENT, limit=_DOCUMENT_LIMIT)
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise FormatError(_DOCUMENT, f"schema is not {SCHEMA}", hint="made by: sevkit session new")
+    policy, simulated = document.get("policy"), document.get("simulated")
+    if not isinstance(policy, int) or isinstance(policy, bool):
+        raise FormatError(_DOCUMENT, "policy is not a number")
+    if not isinstance(simulated, bool):
+        raise FormatError(_DOCUMENT, "simulated is not true or false")
+    parse_sev_policy(policy)
+    hashes = {name: document.get(name) for name in _HASHES}
+    for name, value in hashes.items():
+        if not isinstance(value, str) or _SHA256.fullmatch(value) is None:
+            raise FormatError(_DOCUMENT, f"{name} is not 64 hex digits in lower case")
+    chip, session, godh = map(str, hashes.values())
+    return SessionDocument(policy, chip, simulated, session, godh)
 
 
 def check_policy(policy: int, *, allow_debug: bool = False) -> SevPolicy:

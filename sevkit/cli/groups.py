@@ -12,6 +12,7 @@ attest: Final = LazyGroup(
         "report": ("sevkit.cli.attest_report:command", "Verify an SEV-SNP attestation report."),
         "launch": ("sevkit.cli.attest_launch:command", "Verify a SEV or SEV-ES launch."),
         "platform": ("sevkit.cli.attest_platform:command", "Verify a SEV platform chain."),
+        "domain": ("sevkit.cli.attest_domain:command", "Attest a plain libvirt domain."),
         "explain": ("sevkit.cli.attest_explain:command", "Find what would produce a digest."),
     },
     "Is the evidence authentic, and is it what you expect?",

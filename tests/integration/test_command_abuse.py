@@ -54,6 +54,9 @@ VALID: Final = {
     "attest launch": f"--measurement {MEASUREMENT} --tik tik --firmware fw --guest-policy 1"
     " --api-major 1 --api-minor 55 --build-id 24 --no-explain",
     "attest platform": "--chain chain",
+    "attest domain": "ledger --connect qemu+unix:///system?socket=/nonexistent --tik tik --tek tek"
+    f" --guest-policy 1 --firmware fw --secret {GUID}disk --accept unmeasured-boot"
+    " --accept unmeasured-variables --no-explain",
     "attest explain": f"{'00' * 32} --mode sev --firmware fw",
     "measure": "--mode sev --firmware fw",
     "session new": "--chain chain --guest-policy 1 --out new",
@@ -86,6 +89,7 @@ INSTEAD_OF: Final = {
     "--oca": ("--chain",),
     "--reference": ("--allow-any-measurement",),
     "--kds-ca": ("--offline",),
+    "--session": ("--tik", "--tek", "--guest-policy"),
 }
 #: What has to be there besides.
 WITH: Final = {

@@ -32,6 +32,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from sevkit.abi.product import Product
+from sevkit.abi.secret_packet import DISK_GUID, SecretEntry, encode_secret_table
 from sevkit.abi.session import (
     TransportKeys,
     compute_shared_secret,
@@ -691,6 +692,77 @@ class TestLibvirtdOverTheSimulatedProcessor(SevHypervisorContract):
         assert isinstance(guest, SevMachine)
         ((where, _),) = kvm.processor.sev_guests[guest.handle].injected
         assert where == 0x1_0000_9000
+
+    def test_the_command_injects_what_was_sent_and_resumes(
+        self, tmp_path: Path, sev_libvirtd: Libvirtd, kvm: SimulatedKvm, sev_launch: SevLaunch
+    ) -> None:
+        table = encode_secret_table([SecretEntry(DISK_GUID, Secret(b"of the command"))])
+        domain = SevAnswers.hypervisor.domain(sev_launch.domain)
+        guest = domain.guest
+        assert isinstance(guest, SevMachine)
+        injected = kvm.processor.sev_guests[guest.handle].injected
+        words = _command_of(tmp_path, sev_libvirtd.uri, sev_launch)
+
+        done = _run(*words)
+        assert done.returncode == 5
+        assert "domain.remote" in done.stderr
+        assert (injected, domain.state()) == ([], DomainState.PAUSED)
+
+        done = _run(*words, "--accept=local-hypervisor")
+        assert done.returncode == 0, done.stderr
+        assert [data.reveal() for _, data in injected] == [table.reveal()]
+        assert domain.state() is DomainState.RUNNING
+        assert json.loads(done.stdout)["evidence"]["injected"] is True
+
+        done = _run(*words, "--accept=local-hypervisor")
+        assert done.returncode == 3
+        assert len(injected) == 1
+
+
+def _command_of(folder: Path, uri: str, launch: SevLaunch) -> list[str]:
+    """Write the owner's files; return the words that attest a domain with them."""
+    files = {
+        "ovmf.fd": FIRMWARE,
+        "tik": launch.keys.tik.reveal(),
+        "tek": launch.keys.tek.reveal(),
+        "key": b"of the command",
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+        (folder / name).chmod(0o600)
+    cpus = ["--vcpus=1", "--vcpu-type=EPYC-Rome"] if launch.policy & 4 else []
+    return [
+        "attest",
+        "domain",
+        launch.domain,
+        f"--connect={uri}",
+        f"--guest-policy={launch.policy}",
+        f"--secret={DISK_GUID}={folder / 'key'}",
+        *(f"--{name}={folder / name}" for name in ("tik", "tek")),
+        f"--firmware={folder / 'ovmf.fd'}",
+        "--accept=unmeasured-boot",
+        "--accept=unmeasured-variables",
+        "--output=json",
+        *cpus,
+    ]
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sevkit", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("word", ["", "--accept=local-hypervisor"])
+def test_the_command_has_nothing_to_judge_in_libvirts_own_driver(tmp_path: Path, word: str) -> None:
+    launch = SevLaunch("test", TransportKeys(Secret(bytes(16)), Secret(b"x" * 16)), 1, b"")
+    done = _run(*_command_of(tmp_path, TEST_DRIVER, launch), *filter(None, [word]))
+    assert done.returncode == 3
+    assert "domain.launch-security" in done.stderr
 
 
 def _seal(kvm: SimulatedKvm, policy: int) -> LaunchSession:
