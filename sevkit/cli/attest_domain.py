@@ -47,7 +47,7 @@ _ACCEPT: Final = click.Choice([*(accept.value for accept in Accept), LOCAL_HYPER
     "--connect", "uri", required=True, metavar="URI", help="The libvirt, e.g. qemu+ssh://h/system."
 )
 @session_options
-@launch_options
+@launch_options()
 @click.option("--min-firmware", type=FirmwareVersion(), help="Oldest SEV firmware to accept.")
 @click.option(
     "--secret",
