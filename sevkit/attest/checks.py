@@ -11,6 +11,7 @@ from sevkit.attest.verdict import Check, Kind
 
 _A: Final = Kind.AUTHENTICITY
 _B: Final = Kind.ACCEPTANCE
+_KUBEVIRT: Final = "KubeVirt pkg/virt-api/rest/sev.go"
 _SNP: Final = "56860"
 _SEV: Final = "55766"
 _OURS: Final = "sevkit trust model"
@@ -183,3 +184,15 @@ _DOMAIN: Final = (
 )
 
 SEV_DOMAIN: Final = (*_DOMAIN, *SEV_LAUNCH)
+
+KUBEVIRT_LAUNCH: Final = (
+    Check("vmi.mode", _B, _OURS, "Does the VMI ask for a mode and a policy of the owner's?"),
+    Check("vmi.session", _B, _KUBEVIRT, "Has the VMI the owner's session, and no other?"),
+    Check("vmi.launch", _B, _KUBEVIRT, "Did the guest start with it, and wait paused?"),
+    Check("vmi.answers", Kind.SHAPE, _KUBEVIRT, "Have the host's answers their shape?"),
+    *SEV_PLATFORM,
+    *SEV_LAUNCH,
+    Check("secret.coverage", Kind.RISK, _OURS, "Is what is not measured accepted by the owner?"),
+    Check("secret.injected", _B, f"{_SEV} 6.6", "Is the secret in?"),
+    Check("vmi.resumed", _B, _KUBEVIRT, "Does the guest run?"),
+)

@@ -42,11 +42,15 @@ class Kind(Enum):
 
     AUTHENTICITY = 1
     ACCEPTANCE = 3
+    RISK = 5
+    SHAPE = 65
 
 
 _MADE: Final = {
     Kind.AUTHENTICITY: frozenset({Outcome.PASS}),
     Kind.ACCEPTANCE: frozenset({Outcome.PASS, Outcome.WARN}),
+    Kind.RISK: frozenset({Outcome.PASS, Outcome.WARN}),
+    Kind.SHAPE: frozenset({Outcome.PASS}),
 }
 
 
@@ -199,14 +203,15 @@ class Verdict:
 
     @property
     def exit_code(self) -> int:
-        """0 accepted, 1 not authentic, 3 not acceptable, 4 undecided."""
-        if self.undecided:
-            return 4
+        """0 accepted, 1 not authentic, 3 not acceptable, 4 undecided, 5 a risk, 65 malformed."""
         kinds = {check.name: check.kind for check in self.catalogue}
         failed = {kinds[found.check] for found in self.findings if found.outcome is Outcome.FAIL}
-        if Kind.AUTHENTICITY in failed:
-            return 1
-        return 3 if failed else 0
+        if Kind.SHAPE in failed:
+            return Kind.SHAPE.value
+        if self.undecided:
+            return 4
+        order = (Kind.AUTHENTICITY, Kind.ACCEPTANCE, Kind.RISK)
+        return next((kind.value for kind in order if kind in failed), 0)
 
     @property
     def accepted(self) -> bool:

@@ -14,6 +14,7 @@ attest: Final = LazyGroup(
         "platform": ("sevkit.cli.attest_platform:command", "Verify a SEV platform chain."),
         "domain": ("sevkit.cli.attest_domain:command", "Attest a plain libvirt domain."),
         "explain": ("sevkit.cli.attest_explain:command", "Find what would produce a digest."),
+        "vmi": ("sevkit.cli.attest_vmi:command", "Attest a KubeVirt VMI, end to end."),
     },
     "Is the evidence authentic, and is it what you expect?",
 )

@@ -49,6 +49,7 @@ _TITLES: Final = {
     "sev-platform": "SEV platform certificate chain",
     "sev-launch": "SEV launch measurement",
     "sev-domain": "SEV libvirt domain",
+    "kubevirt-launch": "Launch of a SEV guest in KubeVirt",
 }
 _TCBS: Final = ("reported", "committed", "current", "launch")
 

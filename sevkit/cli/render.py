@@ -36,6 +36,8 @@ _HEADLINES: Final = {
     1: "NOT AUTHENTIC",
     3: "authentic, but NOT ACCEPTABLE",
     4: "UNDECIDED: something demanded could not be had",
+    5: "genuine, but NOTHING RELEASED: a risk is not accepted",
+    65: "MALFORMED: the host's answer has not its shape",
 }
 _LONG: Final = 48
 

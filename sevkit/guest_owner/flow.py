@@ -296,6 +296,8 @@ def _wait(launch: Launch, seen: Seen, now: float) -> Launch:
 
 def _await(launch: Launch, seen: Seen, now: float) -> Launch:
     """Look whether the VMI has the stored session, which may have been sent."""
+    if seen.unfit:
+        return replace(_end(launch, Outcome.UNFIT), said=seen.unfit)
     if seen.holder is Holder.OTHER:
         return _end(launch, Outcome.FOREIGN)
     if seen.phase is Phase.RUNNING:

@@ -71,9 +71,10 @@ class Record:
         self._require(Stage.PACKET)
         return replace(self, stage=Stage.INJECTED, packet=None, report=report)
 
-    def ended(self, outcome: Outcome) -> Record:
-        """Return the record that says that this launch is over; nothing is left of its keys."""
-        return Record(self.uid, self.namespace, self.name, Stage.ENDED, outcome=outcome)
+    @classmethod
+    def over(cls, uid: str, namespace: str, name: str, outcome: Outcome) -> Record:
+        """Return the record that says that a launch is over; nothing is left of its keys."""
+        return cls(uid, namespace, name, Stage.ENDED, outcome=outcome)
 
     def _require(self, stage: Stage) -> None:
         if self.stage is not stage:

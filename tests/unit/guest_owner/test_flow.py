@@ -96,6 +96,7 @@ def test_a_launch_from_its_first_look_to_its_end() -> None:
         ((*SENT, Seen(UID, Phase.RUNNING, paused=True)), Outcome.FOREIGN),
         ((*SENT, Seen(UID, Phase.OVER, holder=Holder.US)), Outcome.OVER),
         ((*SENT, RUNS), Outcome.RELEASED),
+        ((*SENT, Seen(UID, Phase.RUNNING, True, Holder.US, unfit="sev")), Outcome.UNFIT),
         ((*SENT, PAUSED, Judged(Outcome.REFUSED)), Outcome.REFUSED),
         ((*SENT, PAUSED, Judged(Outcome.UNCOVERED)), Outcome.UNCOVERED),
         ((*MEASURED, Done(), Failed(), RUNS), Outcome.RELEASED),

@@ -43,6 +43,10 @@ def record(uid: str = "one", name: str = "ledger") -> Record:
     return Record(uid, "payments", name, Stage.SESSION, SEALED, report={"findings": []})
 
 
+def over(outcome: Outcome, uid: str = "one") -> Record:
+    return Record.over(uid, "payments", "ledger", outcome)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "state"
@@ -90,7 +94,7 @@ def test_keys_go_when_the_packet_is_kept_and_the_packet_when_it_is_in(
     assert "tek" not in text
     assert "tik" not in text
     assert store.keep_injected("one", {}).packet is None
-    store.end(record().ended(Outcome.ATTESTED))
+    store.end(over(Outcome.ATTESTED))
     found = store.load("one")
     assert found is not None
     assert (found.stage, found.outcome) == (Stage.ENDED, Outcome.ATTESTED)
@@ -106,7 +110,7 @@ def test_a_launch_has_one_session_and_never_goes_back(store: SessionStore) -> No
     store.keep_packet("one", PACKET, {})
     with pytest.raises(InternalError):
         store.keep_packet("one", replace(PACKET, header=bytes(51) + b"\1"), {})
-    store.end(record().ended(Outcome.REFUSED))
+    store.end(over(Outcome.REFUSED))
     for again in (
         lambda: store.keep_session(record()),
         lambda: store.keep_injected("one", {}),
@@ -283,7 +287,7 @@ with SessionStore(Path(sys.argv[1])) as store:
         store.keep_session(t.record(uid))
         store.keep_packet(uid, t.PACKET, {})
         store.keep_injected(uid, {})
-        store.end(t.record(uid).ended(Outcome.ATTESTED))
+        store.end(t.over(Outcome.ATTESTED, uid))
 """
 
 
