@@ -61,8 +61,8 @@ if TYPE_CHECKING:
 
 _Rule: TypeAlias = "Callable[[Launch, Event, float], Launch]"
 
-FIRST_PAUSE: Final = 0.5
-LONGEST_PAUSE: Final = 8.0
+FIRST_PAUSE: Final = 0.25
+LONGEST_PAUSE: Final = 5.0
 #: Refusals in a row of our credentials or rights, after which nobody waits any more: an API server
 #: that just started refuses for a moment, too.
 MOST_REFUSALS: Final = 5

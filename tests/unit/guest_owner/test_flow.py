@@ -169,9 +169,9 @@ def test_pauses_grow_to_a_cap_and_start_anew_after_a_success() -> None:
     for _ in range(7):
         launch = advance(launch, Failed(), 0.0)
         pauses.append(launch.wake)
-    assert pauses == [0.5, 1, 2, 4, 8, 8, 8]
+    assert pauses == [0.25, 0.5, 1, 2, 4, 5, 5]
     launch = advance(advance(launch, BEFORE, 0.0), Failed(), 0.0)
-    assert launch.wake == 0.5
+    assert launch.wake == 0.25
 
 
 def test_refusals_of_our_rights_are_not_waited_out_for_ever() -> None:
