@@ -112,7 +112,7 @@ _HINTS: Final = {
     Outcome.VERIFIED: "the session is kept: run it again without --no-inject to go on",
     Outcome.UNCOVERED: "the session is kept: run it again with --accept to go on",
     Outcome.TIMEOUT: "what is stored is kept: run it again to go on",
-    Outcome.FORBIDDEN: "see the rights that 'sevkit.cluster.launch_endpoints' names",
+    Outcome.FORBIDDEN: "the rights that are needed stand in docs/guest-owner.md",
     Outcome.LATE: "start attest vmi before the VMI: the launcher waits for 240 s",
 }
 

@@ -1,13 +1,14 @@
 """One launch of a SEV or SEV-ES guest in KubeVirt, as its owner leads it; pure.
 
 Theory of operation. The owner looks at the VMI until it is Scheduled, asks for the platform's
-certificate chain and has it judged, makes a session and stores it, and only then sends it. When the
-guest is there, running and paused, he asks for its measurement and has it judged, makes the secret
-packet and stores it, and only then sends it; he stores that it is in, and lets the guest run.
+certificate chain and has it judged, makes a session and stores it, looks again, and only then sends
+it: requests go by name, and the shorter the time since the look, the better. When the guest is
+there, running and paused, he asks for its measurement and has it judged, makes the secret packet
+and stores it, and only then sends it; he stores that it is in, and lets the guest run.
 
 A ``Launch`` is where one launch stands. ``next_effect`` says the one thing to do next, ``advance``
-takes what came of it. Nothing here knows a clock, a cluster, a disk or a key, so that every order
-of events can be tried. What must hold:
+takes what came of it, and ``expire``, asked before each effect, what time took. Nothing here knows
+a clock, a cluster, a disk or a key, so that every order of events can be tried. What must hold:
 
 - What is stored decides what happens after a crash, and each store comes before the send that needs
   it. A session that is stored may have been sent or not: whether the VMI has it is looked up, never
@@ -175,12 +176,15 @@ def advance(launch: Launch, event: Event, now: float) -> Launch:
     rule = _RULES.get((launch.step, type(event)))
     if rule is None:
         raise InternalError(f"{type(event).__name__} in step {launch.step.value}")
-    calm = replace(launch, failures=0, refusals=0, wake=-math.inf)
-    return _in_time(rule(calm, event, now), now)
+    made = rule(replace(launch, wake=-math.inf), event, now)
+    if not isinstance(event, Seen) or made.step is launch.step:
+        # A look that leads to what failed before is no success yet.
+        made = replace(made, failures=0, refusals=0)
+    return _in_time(made, now)
 
 
 def expire(launch: Launch, now: float) -> Launch:
-    """Return the launch after a wait: over, if its time is."""
+    """Return the launch as it is now, before the next effect: over, if its time is."""
     return _in_time(launch, now)
 
 
@@ -366,7 +370,7 @@ _RULES: Final[Mapping[tuple[Step, type], _Rule]] = {
     (Step.RECALL, Recalled): _recall,
     (Step.WAIT, Seen): _looked(_wait),
     (Step.CHAIN, Judged): _chain,
-    (Step.KEEP_SESSION, Done): _kept(Stage.SESSION, Step.SEND),
+    (Step.KEEP_SESSION, Done): _kept(Stage.SESSION, Step.AWAIT),
     (Step.SEND, Done): lambda launch, _, now: _poll(_go(launch, Step.AWAIT), now),
     (Step.AWAIT, Seen): _looked(_await),
     (Step.MEASURE, Judged): _measured,

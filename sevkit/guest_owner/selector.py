@@ -61,7 +61,7 @@ def parse_selector(namespace: str, name: str, labels: str) -> Selector:
     """Return the selector; ``labels`` may be empty. Raises ``UsageError``."""
     parts = labels.split(",") if labels.strip() else []
     if len(parts) > _MOST:
-        raise UsageError(f"more than {_MOST} conditions")
+        raise UsageError(f"more than {_MOST} conditions", hint="write fewer")
     return Selector(namespace, name, tuple(map(_term, parts)))
 
 

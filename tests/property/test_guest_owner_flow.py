@@ -151,10 +151,10 @@ class Launching(RuleBasedStateMachine):
     def take_step(self, fate: str) -> None:
         if self.launch is None:
             self.launch = begin(self.plan, self.now)
+        self.launch = expire(self.launch, self.now)
         effect = next_effect(self.launch, self.now)
         if isinstance(effect, Wait):
             self.now = max(self.now, effect.until)
-            self.launch = expire(self.launch, self.now)
             return
         if isinstance(effect, Finish):
             self.outcomes.append(effect.outcome)

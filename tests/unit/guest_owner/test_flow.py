@@ -53,7 +53,7 @@ def effects(launch: Launch, *events: Event) -> list[Effect]:
 
 
 NOTHING: Final = (SCHEDULED, Recalled(Stage.NOTHING))
-SENT: Final = (*NOTHING, SCHEDULED, Judged(), Done(), Done())
+SENT: Final = (*NOTHING, SCHEDULED, Judged(), Done(), SCHEDULED, Done())
 MEASURED: Final = (*SENT, PAUSED, Judged())
 INJECTED: Final = (*MEASURED, Done(), Done(), Done())
 
@@ -65,6 +65,7 @@ def test_a_launch_from_its_first_look_to_its_end() -> None:
         Do.LOOK,
         Do.JUDGE_CHAIN,
         Do.KEEP_SESSION,
+        Do.LOOK,
         Do.SEND_SESSION,
         Do.LOOK,
         Do.JUDGE_MEASUREMENT,
@@ -174,6 +175,20 @@ def test_pauses_grow_to_a_cap_and_start_anew_after_a_success() -> None:
     assert launch.wake == 0.25
 
 
+def test_a_look_that_leads_to_what_failed_before_ends_no_row_of_failures() -> None:
+    launch = led(*NOTHING)
+    pauses = []
+    for n in range(MOST_REFUSALS):
+        launch = advance(launch, SCHEDULED, 0.0)
+        assert next_effect(launch, 0.0) is Do.JUDGE_CHAIN
+        launch = advance(launch, Failed(refusal=n > 0), 0.0)
+        pauses.append(launch.wake)
+    assert pauses == [0.25, 0.5, 1, 2, 4]
+    assert advance(advance(launch, SCHEDULED, 0), Failed(refusal=True), 0).outcome is (
+        Outcome.FORBIDDEN
+    )
+
+
 def test_refusals_of_our_rights_are_not_waited_out_for_ever() -> None:
     launch = led(*NOTHING)
     for _ in range(MOST_REFUSALS):
@@ -183,7 +198,7 @@ def test_refusals_of_our_rights_are_not_waited_out_for_ever() -> None:
 
 
 def test_no_session_is_sent_after_the_launcher_gave_up() -> None:
-    launch = led(*NOTHING, SCHEDULED, Judged(), Done())
+    launch = led(*NOTHING, SCHEDULED, Judged(), Done(), SCHEDULED)
     assert next_effect(launch, 0.0) is Do.SEND_SESSION
     launch = advance(launch, Failed(), LAUNCHER_SECONDS - 0.1)
     launch = advance(launch, SCHEDULED, LAUNCHER_SECONDS)
