@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hack import debian, demo_cluster
+from hack import debian, demo_cluster, demo_launch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +29,7 @@ VCEK: Final = VECTORS / "sev-crate/vcek_milan.der"
 OTHER_VCEK: Final = VECTORS / "go-sev-guest/vcek.testcer"
 NAPLES: Final = VECTORS / "sev-crate/naples"
 SMALL: Final = VECTORS / "sev-crate/ovmf_AmdSev_suffix.bin"
+OTHER: Final = VECTORS / "sev-crate/ovmf_OvmfX64_suffix.bin"
 
 NONCE: Final = (
     "d447b55d197491bfe15cf298f9de9986b7a7c4be2468b4f6e2d53b71d7c64581"
@@ -207,6 +208,8 @@ def main() -> int:
     attest_report()
     owner_flow(firmware)
     measure(firmware)
+    title("VMIs taken through their launch, and held back (simulated hosts that really compute)")
+    demo_launch.launches(sevkit, refused, OUT, firmware, OTHER)
     if firmware is SMALL:
         print("\nwhole firmware could not be fetched: the committed 4 KiB suffix of one was used")
     print(f"\ndone in {time.monotonic() - start:.1f} s; see {OUT}/report.html")

@@ -109,7 +109,7 @@ class Installed(Started):
 
     def _ask_to_end(self) -> None:
         for replica in self.replicas:
-            replica.process.terminate()
+            replica.ask_to_end()
 
     @staticmethod
     def _documents() -> list[dict[str, Any]]:

@@ -36,6 +36,7 @@ class WebhookProcess(Started):
         self._words: Final = tuple(words)
         self._log: Final = log
         self._environment: Final = dict(environment or {})
+        self._is_asked = False
         self.port: Final = free_port()
         self._health: Final = free_port()
 
@@ -60,11 +61,18 @@ class WebhookProcess(Started):
 
     def restart(self) -> None:
         """Start it again where it was, as a kubelet does."""
+        self._is_asked = False
         self.process = self._spawn()
+
+    def ask_to_end(self) -> None:
+        """Ask it to end, once: while Python ends, a second signal is nobody's."""
+        if not self._is_asked:
+            self._is_asked = True
+            self.process.terminate()
 
     def end(self) -> int:
         """Ask it to end, and return its exit code; one that does not is killed."""
-        self.process.terminate()
+        self.ask_to_end()
         try:
             return self.process.wait(_SECONDS)
         except subprocess.TimeoutExpired:

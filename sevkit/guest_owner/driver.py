@@ -329,5 +329,7 @@ class Driver:
 
 def _failed(error: ClusterError) -> Failed:
     asked = (error.retry_after or 0.0) if isinstance(error, StatusError) else 0.0
-    refusal = isinstance(error, Forbidden | Unauthorized | Rejected)
+    # One of no kind of its own is about our own files, before anything was asked.
+    is_ours = type(error) is ClusterError
+    refusal = is_ours or isinstance(error, Forbidden | Unauthorized | Rejected)
     return Failed(error.message, min(asked, LONGEST_ASKED), refusal)

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 LIMIT: Final = 1 << 20
 KEYS: Final = st.text(max_size=3) | st.sampled_from(["a", "b", "<&>", "\u2028", "é"])
 VALUES: Final = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=12,
 )
