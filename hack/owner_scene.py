@@ -117,7 +117,7 @@ def connect(folder: Path, kubevirt: SimulatedKubeVirt) -> ClusterEndpoints:
     return ClusterEndpoints(Connection(find_access(given, {})))
 
 
-def create(kubevirt: SimulatedKubeVirt, mode: Mode = Mode.SEV_ES, **metadata: str) -> Target:
+def create(kubevirt: SimulatedKubeVirt, mode: Mode = Mode.SEV_ES, **metadata: object) -> Target:
     """Create a VMI that waits for its owner; ``metadata`` may name it."""
     vmi = make_vmi(mode)
     vmi["metadata"].update(metadata)

@@ -15,6 +15,7 @@ attest: Final = LazyGroup(
         "domain": ("sevkit.cli.attest_domain:command", "Attest a plain libvirt domain."),
         "explain": ("sevkit.cli.attest_explain:command", "Find what would produce a digest."),
         "vmi": ("sevkit.cli.attest_vmi:command", "Attest a KubeVirt VMI, end to end."),
+        "watch": ("sevkit.cli.attest_watch:command", "Attest every VMI of the owner's."),
     },
     "Is the evidence authentic, and is it what you expect?",
 )

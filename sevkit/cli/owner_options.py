@@ -115,14 +115,15 @@ def read_owner(given: dict[str, Any]) -> Owner:
             option = name.removesuffix("s") if name in {"secrets", "chips"} else name
             raise UsageError(f"--{option.replace('_', '-')} with --owner, whose file says it")
     file = parse_owner_file(read_file(given["owner"], limit=LIMIT))
-    folder = Path() if given["owner"] == "-" else Path(given["owner"]).parent
-    added = _added(file, given, Path.cwd())
-    return load_owner(
-        added,
-        Files(
-            lambda name, limit: _read(str(folder / name), limit),
-            lambda name, limit: _read_secret(str(folder / name), limit),
-        ),
+    return load_owner(_added(file, given, Path.cwd()), files_beside(given["owner"]))
+
+
+def files_beside(owner: str) -> Files:
+    """Return how the files are read that a GuestOwner file names: relative to its folder."""
+    folder = Path() if owner == "-" else Path(owner).parent
+    return Files(
+        lambda name, limit: _read(str(folder / name), limit),
+        lambda name, limit: _read_secret(str(folder / name), limit),
     )
 
 

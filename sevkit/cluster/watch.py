@@ -81,11 +81,17 @@ class Key(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """All objects of a kind, in all namespaces: whole, or their metadata only."""
+    """All objects of a kind, in one namespace or in all: whole, or their metadata only."""
 
     kind: Kind
     metadata_only: bool = False
     page: int = PAGE
+    namespace: str = ""
+
+    @property
+    def path(self) -> str:
+        """Where they are."""
+        return self.kind.path(namespace=self.namespace)
 
 
 @final
@@ -203,7 +209,7 @@ class _Attempts(Generic[_Made]):
         metadata: Mapping[str, Json] = {}
         accept: Accept = METADATA_LIST if self.collection.metadata_only else JSON
         query = (("limit", str(self.collection.page)),)
-        path = self.collection.kind.path()
+        path = self.collection.path
         first = Call("GET", path, query, limit=PAGE_LIMIT, accept=accept)
         for page in iter_pages(self.server.call, first):
             for document in map(mapping, page.items):
@@ -223,7 +229,7 @@ class _Attempts(Generic[_Made]):
             ("timeoutSeconds", str(seconds)),
         )
         accept: Accept = METADATA if self.collection.metadata_only else JSON
-        call = Call("GET", self.collection.kind.path(), query, limit=EVENT_LIMIT, accept=accept)
+        call = Call("GET", self.collection.path, query, limit=EVENT_LIMIT, accept=accept)
         end = self.clock() + seconds + OVERTIME
         with self.server.stream(call, idle=self.idle) as lines:
             yield Opened()

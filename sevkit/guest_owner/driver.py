@@ -7,8 +7,9 @@ and the launch goes on from what is stored when it is started again.
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, final
 
@@ -23,7 +24,7 @@ from sevkit.cluster.errors import (
     Unauthorized,
 )
 from sevkit.errors import ClusterError, FormatError, InternalError
-from sevkit.guest_owner.flow import Launch, advance, begin, expire, next_effect
+from sevkit.guest_owner.flow import Launch, Step, advance, begin, expire, next_effect
 from sevkit.guest_owner.record import Record
 from sevkit.guest_owner.report import Report
 from sevkit.guest_owner.terms import (
@@ -65,6 +66,8 @@ _PHASES: Final[Mapping[str, Phase]] = {
     "Succeeded": Phase.OVER,
     "Failed": Phase.OVER,
 }
+#: Where a launch only waits for the VMI to change.
+_PEEKS: Final = frozenset({Step.FIND, Step.WAIT, Step.AWAIT})
 #: What is told about an effect that is not looking, waiting or storing.
 _TOLD: Final[Mapping[Do, str]] = {
     Do.JUDGE_CHAIN: "verifying the platform's certificate chain",
@@ -79,7 +82,11 @@ _TOLD: Final[Mapping[Do, str]] = {
 @final
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a launch is led with. ``clock`` is in seconds and never goes back."""
+    """What a launch is led with. ``clock`` is in seconds and never goes back.
+
+    ``peek`` returns what is known of the VMI without asking, or None; it is taken where a launch
+    only waits for something to change, and never after anything went wrong.
+    """
 
     endpoints: LaunchEndpoints
     store: SessionStore
@@ -88,6 +95,7 @@ class Surroundings:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    peek: Callable[[Target], LaunchStatus | None] = lambda _: None
 
 
 @final
@@ -141,6 +149,11 @@ class Driver:
         self._tell(self._launch.said)
         return 0.0
 
+    def nudge(self) -> None:
+        """Look at once: the VMI changed. What waits because something failed goes on waiting."""
+        if self._launch.failures == 0:
+            self._launch = replace(self._launch, wake=-math.inf)
+
     def verdict(self) -> Verdict:
         """Return the verdict on a launch that ended."""
         outcome = self._launch.outcome
@@ -164,15 +177,16 @@ class Driver:
             return _failed(error)
 
     def _look(self) -> Event:
-        try:
-            document = self._around.endpoints.read(self._target)
-        except NotFound as error:
-            # Without the word of a Status it is not the API server that knows of no such VMI.
-            return Absent() if error.reason == "NotFound" else _failed(error)
-        try:
-            status = parse_launch_status(document)
-        except FormatError as error:
-            return Failed(error.message)
+        calm = self._launch.step in _PEEKS and not self._launch.failures
+        status = self._around.peek(self._target) if calm else None
+        if status is None:
+            try:
+                status = parse_launch_status(self._around.endpoints.read(self._target))
+            except NotFound as error:
+                # Without the word of a Status it is not the API server that knows of no such VMI.
+                return Absent() if error.reason == "NotFound" else _failed(error)
+            except FormatError as error:
+                return Failed(error.message)
         self._status = status
         self._report.see(status)
         return Seen(

@@ -19,6 +19,7 @@ import hashlib
 import os
 import secrets
 import stat
+import threading
 from typing import TYPE_CHECKING, Final, Self, final
 
 from sevkit.errors import FormatError, HostReadError, InternalError, UsageError
@@ -43,7 +44,7 @@ _ORDER: Final = tuple(Stage)
 
 @final
 class SessionStore:
-    """The launches kept in ``folder``, made if it is not there; for one thread at a time.
+    """The launches kept in ``folder``, made if it is not there; safe for several threads.
 
     Use it as a context manager: it is locked while it is entered. Raises ``UsageError`` for a
     folder that others can open or that is not ours, ``HostReadError`` where it cannot be used or is
@@ -54,12 +55,18 @@ class SessionStore:
         self._path: Final = folder
         self._folder = -1
         self._lock = -1
+        self._one_at_a_time: Final = threading.RLock()
+        #: Namespace and name of every record, by UID.
+        self._known: Final[dict[str, tuple[str, str]]] = {}
 
     def __enter__(self) -> Self:
         self._folder = _open_folder(self._path)
         try:
             self._lock = self._take_lock()
             self._sweep()
+            self._known.clear()
+            for found in self.records():
+                self._known[found.uid] = (found.namespace, found.name)
         except BaseException:
             self._leave()
             raise
@@ -91,34 +98,45 @@ class SessionStore:
         """Keep a session that is about to be sent; one for each VMI, ever."""
         if record.stage is not Stage.SESSION:
             raise InternalError(f"a new launch in stage {record.stage}")
-        if self.load(record.uid) is not None:
-            raise InternalError("a second session for one launch")
-        self._write(record)
+        with self._one_at_a_time:
+            if self.load(record.uid) is not None:
+                raise InternalError("a second session for one launch")
+            self._write(record)
 
     def keep_packet(self, uid: str, packet: SecretPacket, report: Mapping[str, Json]) -> Record:
         """Keep the one packet of a launch, and drop its keys."""
-        return self._write(self._kept(uid).with_packet(packet, report))
+        with self._one_at_a_time:
+            return self._write(self._kept(uid).with_packet(packet, report))
 
     def keep_injected(self, uid: str, report: Mapping[str, Json]) -> Record:
         """Keep that the packet is in, and drop it."""
-        return self._write(self._kept(uid).injected(report))
+        with self._one_at_a_time:
+            return self._write(self._kept(uid).injected(report))
 
     def end(self, record: Record) -> None:
         """Keep of a launch only that it is over, so that nothing is begun for it again."""
         if record.stage is not Stage.ENDED:
             raise InternalError(f"an ended launch in stage {record.stage}")
-        self._write(record)
+        with self._one_at_a_time:
+            self._write(record)
 
     def forget(self, uid: str) -> None:
         """Remove what is kept of a VMI that is gone, if anything is."""
-        self._unlink(_file_name(uid))
+        with self._one_at_a_time:
+            self._unlink(_file_name(uid))
+            self._known.pop(uid, None)
 
     def forget_namesakes(self, uid: str, namespace: str, name: str) -> None:
         """Forget the launches of other VMIs that had this name: where it is, they are gone."""
-        for other in list(self.records()):
-            is_namesake = (other.namespace, other.name) == (namespace, name)
-            if is_namesake and other.uid != uid:
-                self.forget(other.uid)
+        with self._one_at_a_time:
+            for other, place in list(self._known.items()):
+                if place == (namespace, name) and other != uid:
+                    self.forget(other)
+
+    def uids(self) -> frozenset[str]:
+        """Return the UIDs of all that is kept."""
+        with self._one_at_a_time:
+            return frozenset(self._known)
 
     def _kept(self, uid: str) -> Record:
         found = self.load(uid)
@@ -204,6 +222,7 @@ class SessionStore:
             os.fsync(self._folder)
         except OSError as error:
             raise self._failed("write", error) from error
+        self._known[record.uid] = (record.namespace, record.name)
         return record
 
     def _unlink(self, name: str) -> None:

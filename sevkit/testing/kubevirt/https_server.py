@@ -173,9 +173,12 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.stream is not None:
             self.close_connection = True
             self.send_header("Connection", "close")
+            # As an API server does: else a stream that ended looks like one that broke off.
+            self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             for line in answer.stream:
-                self.wfile.write(line)
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(line), line))
+            self.wfile.write(b"0\r\n\r\n")
             return
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
