@@ -78,8 +78,8 @@ VALID: Final = {
     "cluster preflight": "--kubeconfig kubeconfig",
     "completion": "bash",
 }
-#: Commands that serve until they are ended; their own tests give them what they refuse.
-SERVING: Final = {"simulate key-service", "simulate kubevirt"}
+#: Commands that serve, or wait for a cluster; their own tests give them what they refuse.
+SERVING: Final = {"simulate key-service", "simulate kubevirt", "attest vmi", "attest watch"}
 #: What has to be taken away for an option to be read at all.
 INSTEAD_OF: Final = {
     "--vmi": ("--mode",),
