@@ -35,7 +35,7 @@ def read(data: bytes) -> list[Any]:
 def documents_of(base: Path) -> Documents:
     """Return the documents of a base that patches nothing, and of the bases that it names."""
     (kustomization,) = read((base / "kustomization.yaml").read_bytes())
-    unknown = kustomization.keys() - {"apiVersion", "kind", "labels", "resources"}
+    unknown = kustomization.keys() - {"apiVersion", "kind", "labels", "namespace", "resources"}
     if unknown:
         message = f"{base} is not what its documents are: {unknown}"
         raise ValueError(message)
