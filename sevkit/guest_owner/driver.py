@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, final
 
@@ -24,7 +24,7 @@ from sevkit.cluster.errors import (
     Unauthorized,
 )
 from sevkit.errors import ClusterError, FormatError, InternalError
-from sevkit.guest_owner.flow import Launch, Step, advance, begin, expire, next_effect
+from sevkit.guest_owner.flow import Launch, advance, begin, expire, next_effect
 from sevkit.guest_owner.record import Record
 from sevkit.guest_owner.report import Report
 from sevkit.guest_owner.terms import (
@@ -41,6 +41,7 @@ from sevkit.guest_owner.terms import (
     Recalled,
     Seen,
     Stage,
+    Step,
     Wait,
 )
 from sevkit.kubevirt.launch_status import LaunchStatus, parse_launch_status
@@ -67,7 +68,7 @@ _PHASES: Final[Mapping[str, Phase]] = {
     "Failed": Phase.OVER,
 }
 #: Where a launch only waits for the VMI to change.
-_PEEKS: Final = frozenset({Step.FIND, Step.WAIT, Step.AWAIT})
+_PEEKS: Final = frozenset({Step.FIND, Step.WAIT, Step.AWAIT, Step.CONFIRM})
 #: What is told about an effect that is not looking, waiting or storing.
 _TOLD: Final[Mapping[Do, str]] = {
     Do.JUDGE_CHAIN: "verifying the platform's certificate chain",
@@ -85,7 +86,8 @@ class Surroundings:
     """What a launch is led with. ``clock`` is in seconds and never goes back.
 
     ``peek`` returns what is known of the VMI without asking, or None; it is taken where a launch
-    only waits for something to change, and never after anything went wrong.
+    only waits for something to change, and never after anything went wrong. ``chains`` holds the
+    platform chains that the owner accepted.
     """
 
     endpoints: LaunchEndpoints
@@ -96,6 +98,7 @@ class Surroundings:
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     peek: Callable[[Target], LaunchStatus | None] = lambda _: None
+    chains: dict[bytes, tuple[Verdict, VerifiedPlatform]] = field(default_factory=dict)
 
 
 @final
@@ -231,7 +234,9 @@ class Driver:
 
     def _judge_chain(self) -> Event:
         data = self._around.endpoints.fetch_chain(self._target)
-        found = self._report.judge_chain(self._around.owner, data, self._around.now())
+        found = self._report.judge_chain(
+            self._around.owner, data, self._around.now(), known=self._around.chains
+        )
         if not isinstance(found, VerifiedPlatform):
             return Judged(found)
         self._platform = found

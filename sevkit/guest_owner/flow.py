@@ -34,7 +34,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from sevkit.errors import InternalError
@@ -54,6 +53,7 @@ from sevkit.guest_owner.terms import (
     Recalled,
     Seen,
     Stage,
+    Step,
     Wait,
 )
 
@@ -67,28 +67,6 @@ LONGEST_PAUSE: Final = 5.0
 #: Refusals in a row of our credentials or rights, after which nobody waits any more: an API server
 #: that just started refuses for a moment, too.
 MOST_REFUSALS: Final = 5
-
-
-class Step(Enum):
-    """Where a launch stands; the value is what to do there."""
-
-    FIND = "find"
-    RECALL = "recall"
-    WAIT = "wait"
-    CHAIN = "chain"
-    KEEP_SESSION = "keep session"
-    SEND = "send"
-    AWAIT = "await"
-    MEASURE = "measure"
-    KEEP_PACKET = "keep packet"
-    INJECT = "inject"
-    HOLD = "hold"
-    KEEP_INJECTED = "keep injected"
-    RESUME = "resume"
-    UNPAUSE = "unpause"
-    STOP = "stop"
-    CLOSE = "close"
-    END = "end"
 
 
 _EFFECTS: Final[Mapping[Step, Do]] = {
@@ -106,6 +84,7 @@ _EFFECTS: Final[Mapping[Step, Do]] = {
     Step.KEEP_INJECTED: Do.KEEP_INJECTED,
     Step.RESUME: Do.LOOK,
     Step.UNPAUSE: Do.UNPAUSE,
+    Step.CONFIRM: Do.LOOK,
     Step.STOP: Do.STOP,
     Step.CLOSE: Do.CLOSE,
 }
@@ -121,6 +100,7 @@ _AFTER_FAILURE: Final[Mapping[Step, Step]] = {
     Step.HOLD: Step.HOLD,
     Step.RESUME: Step.RESUME,
     Step.UNPAUSE: Step.RESUME,
+    Step.CONFIRM: Step.CONFIRM,
     Step.STOP: Step.STOP,
 }
 _CLOSING: Final = frozenset({Step.CLOSE, Step.END})
@@ -347,6 +327,12 @@ def _resume(launch: Launch, seen: Seen, now: float) -> Launch:
     return _go(launch, Step.UNPAUSE) if seen.paused else _end(launch, Outcome.ATTESTED)
 
 
+def _confirm(launch: Launch, seen: Seen, _: float) -> Launch:
+    """See that it runs; if not, look at it anew before it is let run again."""
+    runs = seen.phase is Phase.RUNNING and not seen.paused
+    return _end(launch, Outcome.ATTESTED) if runs else _go(launch, Step.RESUME)
+
+
 def _kept(stage: Stage, step: Step) -> _Rule:
     return lambda launch, _, __: replace(launch, stage=stage, step=step)
 
@@ -379,11 +365,12 @@ _RULES: Final[Mapping[tuple[Step, type], _Rule]] = {
     (Step.HOLD, Seen): _looked(_hold),
     (Step.KEEP_INJECTED, Done): _injected,
     (Step.RESUME, Seen): _looked(_resume),
-    (Step.UNPAUSE, Done): lambda launch, _, now: _poll(_go(launch, Step.RESUME), now),
+    (Step.UNPAUSE, Done): lambda launch, _, now: _poll(_go(launch, Step.CONFIRM), now),
+    (Step.CONFIRM, Seen): _looked(_confirm),
     (Step.STOP, Done): lambda launch, _, __: _end(launch, launch.outcome or Outcome.REFUSED),
     (Step.CLOSE, Done): _to(Step.END),
     **{
         (step, Absent): _ends(Outcome.DELETED)
-        for step in (Step.WAIT, Step.AWAIT, Step.HOLD, Step.RESUME)
+        for step in (Step.WAIT, Step.AWAIT, Step.HOLD, Step.RESUME, Step.CONFIRM)
     },
 }

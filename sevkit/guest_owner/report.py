@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sevkit.kubevirt.launch_status import LaunchStatus
 
 SUBJECT: Final = "kubevirt-launch"
+_MOST_KNOWN: Final = 256
 _NAMES: Final = frozenset(check.name for check in KUBEVIRT_LAUNCH)
 
 #: How a launch that came to no verdict ended: the check that says so, and in which words.
@@ -100,12 +101,35 @@ class Report:
         """Note that the VMI is one of the owner's."""
         self._ledger.passed("vmi.mode", actual=f"{mode}, policy {policy:#x}")
 
-    def judge_chain(self, owner: Owner, data: bytes, at: datetime) -> VerifiedPlatform | Outcome:
+    def judge_chain(
+        self,
+        owner: Owner,
+        data: bytes,
+        at: datetime,
+        *,
+        known: dict[bytes, tuple[Verdict, VerifiedPlatform]] | None = None,
+    ) -> VerifiedPlatform | Outcome:
         """Judge a host's SEVPlatformInfo; return the platform, or how the launch ends.
 
         The CEK comes from the firmware without AMD's signature, so the owner's own copy of the
-        same key is put in its place, if he has one.
+        same key is put in its place, if he has one. ``known`` holds what this owner accepted
+        before: guests of one host show one chain, in which nothing has a date.
         """
+        known = {} if known is None else known
+        if data in known:
+            verdict, platform = known[data]
+            self._adopt(verdict)
+            return platform
+        judged = self._judge_chain(owner, data, at)
+        if not isinstance(judged, tuple):
+            return judged
+        if len(known) < _MOST_KNOWN:
+            known[data] = judged
+        return judged[1]
+
+    def _judge_chain(
+        self, owner: Owner, data: bytes, at: datetime
+    ) -> tuple[Verdict, VerifiedPlatform] | Outcome:
         try:
             chain = parse_platform_info(data)
             signed = (cek for cek in owner.ceks if cek.key_sha256 == chain.cek.key_sha256)
@@ -118,7 +142,7 @@ class Report:
             return self._malformed(error)
         self._adopt(verdict)
         if platform is not None:
-            return platform
+            return verdict, platform
         return Outcome.UNDECIDED if verdict.undecided else Outcome.REFUSED
 
     def judge_measurement(

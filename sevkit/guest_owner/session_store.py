@@ -56,8 +56,8 @@ class SessionStore:
         self._folder = -1
         self._lock = -1
         self._one_at_a_time: Final = threading.RLock()
-        #: Namespace and name of every record, by UID.
-        self._known: Final[dict[str, tuple[str, str]]] = {}
+        #: Namespace, name and stage of every record, by UID: the folder is ours while locked.
+        self._known: Final[dict[str, tuple[str, str, Stage]]] = {}
 
     def __enter__(self) -> Self:
         self._folder = _open_folder(self._path)
@@ -66,7 +66,7 @@ class SessionStore:
             self._sweep()
             self._known.clear()
             for found in self.records():
-                self._known[found.uid] = (found.namespace, found.name)
+                self._known[found.uid] = (found.namespace, found.name, found.stage)
         except BaseException:
             self._leave()
             raise
@@ -99,7 +99,7 @@ class SessionStore:
         if record.stage is not Stage.SESSION:
             raise InternalError(f"a new launch in stage {record.stage}")
         with self._one_at_a_time:
-            if self.load(record.uid) is not None:
+            if record.uid in self._known:
                 raise InternalError("a second session for one launch")
             self._write(record)
 
@@ -129,8 +129,8 @@ class SessionStore:
     def forget_namesakes(self, uid: str, namespace: str, name: str) -> None:
         """Forget the launches of other VMIs that had this name: where it is, they are gone."""
         with self._one_at_a_time:
-            for other, place in list(self._known.items()):
-                if place == (namespace, name) and other != uid:
+            for other, known in list(self._known.items()):
+                if known[:2] == (namespace, name) and other != uid:
                     self.forget(other)
 
     def uids(self) -> frozenset[str]:
@@ -199,8 +199,8 @@ class SessionStore:
             ) from None
 
     def _write(self, record: Record) -> Record:
-        before = self.load(record.uid)
-        goes_on = before is None or _ORDER.index(record.stage) > _ORDER.index(before.stage)
+        before = self._known.get(record.uid)
+        goes_on = before is None or _ORDER.index(record.stage) > _ORDER.index(before[2])
         if not goes_on and record.stage is not Stage.ENDED:
             raise InternalError(f"a launch goes back to {record.stage}")
         unfinished = f"{_UNFINISHED}{secrets.token_hex(8)}"
@@ -222,7 +222,7 @@ class SessionStore:
             os.fsync(self._folder)
         except OSError as error:
             raise self._failed("write", error) from error
-        self._known[record.uid] = (record.namespace, record.name)
+        self._known[record.uid] = (record.namespace, record.name, record.stage)
         return record
 
     def _unlink(self, name: str) -> None:

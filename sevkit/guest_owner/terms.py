@@ -179,3 +179,26 @@ class Plan:
     poll: float = 1.0
     launcher: float = LAUNCHER_SECONDS
     jitter: float = LAUNCHER_JITTER
+
+
+class Step(Enum):
+    """Where a launch stands; the value is what to do there."""
+
+    FIND = "find"
+    RECALL = "recall"
+    WAIT = "wait"
+    CHAIN = "chain"
+    KEEP_SESSION = "keep session"
+    SEND = "send"
+    AWAIT = "await"
+    MEASURE = "measure"
+    KEEP_PACKET = "keep packet"
+    INJECT = "inject"
+    HOLD = "hold"
+    KEEP_INJECTED = "keep injected"
+    RESUME = "resume"
+    UNPAUSE = "unpause"
+    CONFIRM = "confirm"
+    STOP = "stop"
+    CLOSE = "close"
+    END = "end"

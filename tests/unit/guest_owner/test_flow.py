@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from sevkit.errors import InternalError
-from sevkit.guest_owner.flow import MOST_REFUSALS, Launch, Step, advance, begin, expire, next_effect
+from sevkit.guest_owner.flow import MOST_REFUSALS, Launch, advance, begin, expire, next_effect
 from sevkit.guest_owner.terms import (
     LAUNCHER_JITTER,
     LAUNCHER_SECONDS,
@@ -22,6 +22,7 @@ from sevkit.guest_owner.terms import (
     Recalled,
     Seen,
     Stage,
+    Step,
     Wait,
 )
 
