@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 TIMEOUT: Final = 600
 _LONGEST: Final = 24 * 3600
-_LONGEST_NAME: Final = 253
+#: RFC 1123 subdomain, as the API server wants names.
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
 @click.command(cls=Command, short_help="Attest a KubeVirt VMI, end to end.")
@@ -75,8 +77,8 @@ def command(name: str, namespace: str, html: str | None, **given: Any) -> int:  
         --accept unmeasured-boot --accept unmeasured-variables
     """  # noqa: D301  # \b is click's mark for lines kept as they are
     for what, text in (("NAME", name), ("--namespace", namespace)):
-        if not 0 < len(text) <= _LONGEST_NAME:
-            raise UsageError(f"{what} is no name of an object")
+        if not _NAME.fullmatch(text):
+            raise UsageError(f"{what} is no name of an object: {text[:80]!r}")
     if html is not None:
         check_new(html)
     owner = read_owner(given)
@@ -119,7 +121,8 @@ _HINTS: Final = {
 
 def _told() -> Any:  # noqa: ANN401  # a function of one text
     """Return who tells what goes on: on a terminal, or to whoever asked for more."""
-    if settings().verbose or sys.stderr.isatty():
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    if settings().verbose or is_terminal:
         return say
     return lambda _: None
 

@@ -58,6 +58,8 @@ VALID: Final = {
     f" --guest-policy 1 --firmware fw --secret {GUID}disk --accept unmeasured-boot"
     " --accept unmeasured-variables --no-explain",
     "attest explain": f"{'00' * 32} --mode sev --firmware fw",
+    "attest vmi": "ledger --kubeconfig kubeconfig --firmware fw --guest-policy 1 --state new"
+    f" --secret {GUID}disk --accept unmeasured-boot --accept unmeasured-variables --timeout 1",
     "measure": "--mode sev --firmware fw",
     "session new": "--chain chain --guest-policy 1 --out new",
     "secret pack": f"--tik tik --tek tek --measurement {MEASUREMENT} --secret {GUID}disk"
@@ -78,8 +80,8 @@ VALID: Final = {
     "cluster preflight": "--kubeconfig kubeconfig",
     "completion": "bash",
 }
-#: Commands that serve, or wait for a cluster; their own tests give them what they refuse.
-SERVING: Final = {"simulate key-service", "simulate kubevirt", "attest vmi", "attest watch"}
+#: Commands that serve until they are ended; their own tests give them what they refuse.
+SERVING: Final = {"attest watch", "simulate key-service", "simulate kubevirt"}
 #: What has to be taken away for an option to be read at all.
 INSTEAD_OF: Final = {
     "--vmi": ("--mode",),
@@ -90,6 +92,7 @@ INSTEAD_OF: Final = {
     "--reference": ("--allow-any-measurement",),
     "--kds-ca": ("--offline",),
     "--session": ("--tik", "--tek", "--guest-policy"),
+    "--owner": ("--firmware", "--guest-policy", "--secret"),
 }
 #: What has to be there besides.
 WITH: Final = {
