@@ -6,9 +6,11 @@ cannot answer is a ``ServerFault`` (500) whether the guest is not there yet or n
 is a ``Conflict`` or ``NotFound``. Whoever asks looks at the VMI then.
 
 Least rights: get on ``virtualmachineinstances`` of kubevirt.io; of subresources.kubevirt.io get on
-``virtualmachineinstances/sev/fetchcertchain`` and ``…/querylaunchmeasurement``, update on
-``…/setupsession``, ``…/injectlaunchsecret`` and ``virtualmachineinstances/unpause``. Stopping needs
-delete on ``virtualmachineinstances`` and update on ``virtualmachines/stop``.
+``virtualmachineinstances/sev``, ``…/sev/fetchcertchain`` and ``…/sev/querylaunchmeasurement``,
+update on ``…/sev``, ``…/sev/setupsession``, ``…/sev/injectlaunchsecret`` and ``…/unpause``. The API
+server takes what follows the name up to the next slash for the subresource (apiserver's RequestInfo
+factory), virt-api asks for the whole. Stopping needs delete on ``virtualmachineinstances`` and
+update on ``virtualmachines/stop``.
 
 Source: KubeVirt 1.9 ``pkg/virt-api/api.go``, ``pkg/virt-api/rest/sev.go``.
 """

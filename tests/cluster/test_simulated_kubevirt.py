@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import json
 import ssl
 import time
 import uuid
@@ -16,12 +17,14 @@ from hack.control_plane import ADMIN_TOKEN
 from hack.control_plane_client import ApiError
 from hack.kubevirt_cluster import NAMESPACE
 from sevkit.abi.product import Product, ProductLine
+from sevkit.abi.secret_packet import DISK_GUID
+from sevkit.cli.main import main
 from sevkit.measure.terms import Mode
 from sevkit.testing import sev_chain
 from sevkit.testing.contracts.launch_endpoints import LaunchEndpointsContract, Reply
 from sevkit.testing.kubevirt.api_server import ApiServerInstances
 from sevkit.testing.kubevirt.host import SimulatedHost
-from sevkit.testing.kubevirt.owner_side import TABLE, OwnerSide, make_vmi
+from sevkit.testing.kubevirt.owner_side import CPU_MODEL, TABLE, VCPUS, OwnerSide, make_vmi
 from sevkit.testing.kubevirt.simulation import SimulatedKubeVirt
 from sevkit.testing.secure_processor.identity import ChipIdentity
 from sevkit.testing.secure_processor.processor import SecureProcessor
@@ -252,3 +255,92 @@ def test_a_stranger_may_not_ask(
         stranger.get(f"{path}/virtualmachineinstances/any/sev/fetchcertchain")
     assert refused.value.status == 403
     assert not any("/any/" in request for request in simulated.faults.requests)
+
+
+#: What the documentation says that a guest owner needs, and no more.
+RIGHTS: Final[list[dict[str, Any]]] = [
+    {
+        "apiGroups": ["kubevirt.io"],
+        "resources": ["virtualmachineinstances"],
+        "verbs": ["get"],
+    },
+    {
+        "apiGroups": ["subresources.kubevirt.io"],
+        # The API server asks for what stands before the second slash, virt-api for the whole.
+        "resources": [
+            "virtualmachineinstances/sev",
+            "virtualmachineinstances/sev/fetchcertchain",
+            "virtualmachineinstances/sev/querylaunchmeasurement",
+        ],
+        "verbs": ["get"],
+    },
+    {
+        "apiGroups": ["subresources.kubevirt.io"],
+        "resources": [
+            "virtualmachineinstances/sev",
+            "virtualmachineinstances/sev/setupsession",
+            "virtualmachineinstances/sev/injectlaunchsecret",
+            "virtualmachineinstances/unpause",
+        ],
+        "verbs": ["update"],
+    },
+]
+
+
+def guest_owners_account(kubevirt: KubeVirtCluster, namespace: str) -> Path:
+    """Return a kubeconfig of somebody with these rights in one namespace."""
+    admin, account = kubevirt.admin, "guest-owner"
+    accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+    admin.create(accounts, {"metadata": {"name": account}})
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
+    admin.create(f"{rbac}/roles", {"metadata": {"name": account}, "rules": RIGHTS})
+    subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account}
+    binding = {"metadata": {"name": account}, "subjects": [subject], "roleRef": role}
+    admin.create(f"{rbac}/rolebindings", binding)
+    token = admin.create(f"{accounts}/{account}/token", {"spec": {}})["status"]["token"]
+    return kubevirt.plane.kubeconfig(token)
+
+
+def test_a_guest_owner_with_the_least_rights_attests_vmis_through_the_api_server(
+    simulated: SimulatedKubeVirt,
+    kubevirt: KubeVirtCluster,
+    client: Client,
+    trusted: OwnerSide,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "OVMF.fd").write_bytes(trusted.firmware)
+    (tmp_path / "disk.key").write_bytes(b"the key of the disk")
+    (tmp_path / "disk.key").chmod(0o600)
+    (tmp_path / "ca.cert").write_bytes(trusted.ca.ask.data + trusted.ca.ark.data)
+    (tmp_path / "ark.cert").write_bytes(trusted.roots[0])
+    (tmp_path / "ceks.cert").write_bytes(b"".join(trusted.signed_ceks))
+    options = [
+        f"--kubeconfig={guest_owners_account(kubevirt, client.namespace)}",
+        f"--namespace={client.namespace}",
+        f"--state={tmp_path / 'state'}",
+        f"--firmware={tmp_path / 'OVMF.fd'}",
+        f"--ca={tmp_path / 'ca.cert'}",
+        f"--root={tmp_path / 'ark.cert'}",
+        f"--cek={tmp_path / 'ceks.cert'}",
+        f"--secret={DISK_GUID}={tmp_path / 'disk.key'}",
+        "--accept=unmeasured-boot",
+        "--accept=unmeasured-variables",
+    ]
+    for mode, more in (
+        (Mode.SEV, ["--guest-policy=1"]),
+        (Mode.SEV_ES, ["--guest-policy=5", f"--vcpus={VCPUS}", f"--vcpu-type={CPU_MODEL}"]),
+    ):
+        vmi = make_vmi(mode)
+        name = vmi["metadata"]["name"]
+        client.create(vmi)
+        code = main(["attest", "vmi", name, *options, *more, "--output=json"])
+        captured = capsys.readouterr()
+        findings = json.loads(captured.out)["findings"]
+        assert code == 0, [row["detail"] for row in findings if row["outcome"] == "fail"]
+        assert simulated.injected(client.namespace, name) == (TABLE,)
+        simulated.wait_for(client.namespace, name, "Running", paused=False)
+    code = main(["attest", "vmi", "nobody", *options, "--guest-policy=1"])
+    assert code == 4
+    assert "there is no VMI" in capsys.readouterr().err
