@@ -21,6 +21,7 @@ SUB: Final = "subresources.kubevirt.io"
 #: By group, resource and subresource: the verbs of the account, and those that stopping adds.
 ALLOWED: Final = {
     VMIS: {"get", "list", "watch"},
+    (SUB, "virtualmachineinstances", "sev"): {"get", "update"},
     (SUB, "virtualmachineinstances", "sev/fetchcertchain"): {"get"},
     (SUB, "virtualmachineinstances", "sev/querylaunchmeasurement"): {"get"},
     (SUB, "virtualmachineinstances", "sev/setupsession"): {"update"},

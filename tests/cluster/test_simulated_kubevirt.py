@@ -9,6 +9,7 @@ import json
 import ssl
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -19,6 +20,7 @@ from hack.kubevirt_cluster import NAMESPACE
 from sevkit.abi.product import Product, ProductLine
 from sevkit.abi.secret_packet import DISK_GUID
 from sevkit.cli.main import main
+from sevkit.documents import parse_documents
 from sevkit.measure.terms import Mode
 from sevkit.testing import sev_chain
 from sevkit.testing.contracts.launch_endpoints import LaunchEndpointsContract, Reply
@@ -32,7 +34,6 @@ from sevkit.testing.snp_chain import SimulatedRoots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from hack.control_plane import ControlPlane
     from hack.kubevirt_cluster import KubeVirtCluster
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 SERVICE: Final = "virt-api"
 SERVICES: Final = "/apis/apiregistration.k8s.io/v1/apiservices"
 SECONDS: Final = 30.0
+RIGHTS: Final = Path(__file__).parents[2] / "deploy" / "guest-owner" / "rights.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -257,43 +259,15 @@ def test_a_stranger_may_not_ask(
     assert not any("/any/" in request for request in simulated.faults.requests)
 
 
-#: What the documentation says that a guest owner needs, and no more.
-RIGHTS: Final[list[dict[str, Any]]] = [
-    {
-        "apiGroups": ["kubevirt.io"],
-        "resources": ["virtualmachineinstances"],
-        "verbs": ["get"],
-    },
-    {
-        "apiGroups": ["subresources.kubevirt.io"],
-        # The API server asks for what stands before the second slash, virt-api for the whole.
-        "resources": [
-            "virtualmachineinstances/sev",
-            "virtualmachineinstances/sev/fetchcertchain",
-            "virtualmachineinstances/sev/querylaunchmeasurement",
-        ],
-        "verbs": ["get"],
-    },
-    {
-        "apiGroups": ["subresources.kubevirt.io"],
-        "resources": [
-            "virtualmachineinstances/sev",
-            "virtualmachineinstances/sev/setupsession",
-            "virtualmachineinstances/sev/injectlaunchsecret",
-            "virtualmachineinstances/unpause",
-        ],
-        "verbs": ["update"],
-    },
-]
-
-
 def guest_owners_account(kubevirt: KubeVirtCluster, namespace: str) -> Path:
-    """Return a kubeconfig of somebody with these rights in one namespace."""
+    """Return a kubeconfig of somebody with the rights of ``deploy/guest-owner`` in a namespace."""
+    documents = parse_documents(RIGHTS.read_bytes(), "rights")
+    rules = next(one["rules"] for one in documents if isinstance(one, dict) and "rules" in one)
     admin, account = kubevirt.admin, "guest-owner"
     accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
     admin.create(accounts, {"metadata": {"name": account}})
     rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
-    admin.create(f"{rbac}/roles", {"metadata": {"name": account}, "rules": RIGHTS})
+    admin.create(f"{rbac}/roles", {"metadata": {"name": account}, "rules": rules})
     subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account}
     binding = {"metadata": {"name": account}, "subjects": [subject], "roleRef": role}
