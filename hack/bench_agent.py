@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sevkit.cluster.errors import Contested
-    from sevkit.cluster.events import NodeEvent
+    from sevkit.cluster.events import Event
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 MIB: Final = 1 << 20
@@ -273,7 +273,7 @@ class _Still:
         del word, whole
         return ()
 
-    def tell(self, event: NodeEvent) -> None:
+    def tell(self, event: Event) -> None:
         del event
 
 

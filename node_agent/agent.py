@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from node_agent.sink import Sink
     from sevkit.cluster.errors import Contested
-    from sevkit.cluster.events import NodeEvent
+    from sevkit.cluster.events import Event
     from sevkit.host.capability import Capabilities
 
 #: After a sign that the kubelet started: when to say it again, and when once more; seconds.
@@ -68,7 +68,7 @@ class Observer(Protocol):
         """Learn that a word is published, by this publication or already."""
         ...
 
-    def happened(self, event: NodeEvent) -> None:
+    def happened(self, event: Event) -> None:
         """Learn what is news for people."""
         ...
 
@@ -109,7 +109,7 @@ class Agent:
         #: What the sink certainly has; None after a failure, which may have published or not.
         self._published: NodeWord | None = None
         self._contested: tuple[Contested, ...] = ()
-        self._untold: list[NodeEvent] = []
+        self._untold: list[Event] = []
         self._failures = 0
         self._probe_at = -math.inf
         self._not_before: float | None = None

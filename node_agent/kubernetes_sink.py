@@ -15,11 +15,11 @@ source that cannot be read now must not remove.
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, final
 
-from sevkit.cluster.errors import Conflict, NotFound
-from sevkit.cluster.events import create_event, repeat_event
+from node_agent.news import CONTROLLER
+from sevkit.cluster.errors import Conflict
+from sevkit.cluster.events import Speaker, Subject, Teller
 from sevkit.cluster.nodes import AGENT_MANAGER, NodeClient, NodeKeys, contested_keys
 from sevkit.errors import ClusterError
 from sevkit.kubevirt.labels import NodeWord, parse_node_word
@@ -29,16 +29,13 @@ if TYPE_CHECKING:
 
     from sevkit.cluster.api import ApiServer
     from sevkit.cluster.errors import Contested
-    from sevkit.cluster.events import NodeEvent
+    from sevkit.cluster.events import Event
     from sevkit.cluster.nodes import NodeView
 
 KUBELET: Final = "kubelet"
 UNACCOUNTED: Final = "before-first-apply"
 #: Applies until others' keys are out: each refusal names all of them, unless they change meanwhile.
 _ATTEMPTS: Final = 4
-#: An event that is said again within this time is counted up, and no new one is made; seconds.
-_REPEAT: Final = 3600.0
-_REMEMBERED: Final = 32
 
 
 @final
@@ -53,14 +50,12 @@ class KubernetesSink:
         instance: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._server: Final = server
         self._client: Final = NodeClient(server, node_name)
-        self._instance: Final = instance or node_name
-        self._clock: Final = clock
+        speaker = Speaker(CONTROLLER, instance or node_name)
+        self._teller: Final = Teller(server, speaker, clock=clock)
         self._view: NodeView | None = None
         self._contested: tuple[Contested, ...] = ()
         self._left: NodeKeys = NodeKeys()
-        self._told: Final[dict[NodeEvent, tuple[str, int, float]]] = {}
 
     def recall(self) -> NodeWord:
         """Return what is ours on the Node. Raises ``ClusterError``."""
@@ -108,29 +103,11 @@ class KubernetesSink:
         self._left |= contested_keys(conflict, lambda one: not is_ours(one))
         return bool(ours - self._left)
 
-    def tell(self, event: NodeEvent) -> None:
+    def tell(self, event: Event) -> None:
         """Make an event, or count it up if it was made within the hour. Raises ``ClusterError``."""
         if self._view is None:
             raise ClusterError("node was not read yet, and has no events")
-        seconds, now = self._clock(), datetime.now(UTC)
-        name, count, begun = self._told.get(event, ("", 0, seconds))
-        told = bool(name) and seconds - begun < _REPEAT and self._repeat(name, count + 1, now)
-        if not told:
-            name = create_event(self._server, self._view, event, instance=self._instance, now=now)
-            count, begun = 0, seconds
-        # Those that are said go to the end: forgotten are those that were not said for longest.
-        self._told.pop(event, None)
-        self._told[event] = (name, count + 1, begun)
-        if len(self._told) > _REMEMBERED:
-            self._told.pop(next(iter(self._told)))
-
-    def _repeat(self, name: str, count: int, now: datetime) -> bool:
-        """Count an event up; return whether there was one: the API server may have dropped it."""
-        try:
-            repeat_event(self._server, name, count=count, now=now)
-        except NotFound:
-            return False
-        return True
+        self._teller.tell(Subject("Node", self._view.name, self._view.uid), event)
 
 
 def is_ours(contested: Contested) -> bool:

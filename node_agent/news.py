@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sevkit.cluster.events import NodeEvent
+from sevkit.cluster.events import Event
 from sevkit.documents import parse_json
 from sevkit.errors import FormatError
 from sevkit.host.capability import State, Technology
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sevkit.host.capability import Capabilities, Capability
     from sevkit.kubevirt.labels import NodeWord
 
+#: Who says it, as events.k8s.io has it.
+CONTROLLER: Final = "sevkit.io/node-agent"
 PUBLISH: Final = "Publish"
 GAINED: Final = "CapabilityGained"
 LOST: Final = "CapabilityLost"
@@ -33,7 +35,7 @@ _MENDABLE: Final = frozenset({State.DISABLED, State.UNUSABLE})
 _NAMES: Final = 12
 
 
-def capability_events(before: NodeWord, found: Capabilities) -> Iterator[NodeEvent]:
+def capability_events(before: NodeWord, found: Capabilities) -> Iterator[Event]:
     """Yield an event for each technology whose state or reason is another than ``before``."""
     known = _states(before)
     for technology in Technology:
@@ -47,11 +49,11 @@ def capability_events(before: NodeWord, found: Capabilities) -> Iterator[NodeEve
             yield _event(_reason(was[0], capability.state), technology, capability)
 
 
-def contested_event(contested: Sequence[Contested]) -> NodeEvent:
+def contested_event(contested: Sequence[Contested]) -> Event:
     """Return the event that names keys which others own with other values."""
     names = [f"{one.field.split('.', 2)[-1]} ({one.manager})" for one in contested]
     more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-    return NodeEvent(
+    return Event(
         CONTESTED,
         PUBLISH,
         f"left alone, because other field managers own them with other values: "
@@ -73,13 +75,13 @@ def _reason(before: str, now: State) -> str:
     return LOST if before == State.USABLE else CHANGED
 
 
-def _event(reason: str, technology: Technology, capability: Capability) -> NodeEvent:
+def _event(reason: str, technology: Technology, capability: Capability) -> Event:
     note = f"{technology.spelling} is {capability.state} ({capability.reason})"
     if capability.state is State.USABLE:
-        return NodeEvent(reason, PUBLISH, f"{note}: {capability.guests} guests")
+        return Event(reason, PUBLISH, f"{note}: {capability.guests} guests")
     words = [note, capability.explanation]
     words += [f"fix: {capability.hint}"] if capability.hint else []
-    return NodeEvent(reason, PUBLISH, "; ".join(words), "Warning")
+    return Event(reason, PUBLISH, "; ".join(words), "Warning")
 
 
 def _states(word: NodeWord) -> Mapping[Technology, tuple[str, str]]:

@@ -19,7 +19,7 @@ from sevkit.kubevirt.labels import DOMAIN, NodeWord, parse_node_word
 
 if TYPE_CHECKING:
     from sevkit.cluster.errors import Contested
-    from sevkit.cluster.events import NodeEvent
+    from sevkit.cluster.events import Event
 
 NFD_FILE: Final = "/etc/kubernetes/node-feature-discovery/features.d/sevkit"
 #: node-feature-discovery itself reads no more than this of a file.
@@ -67,7 +67,7 @@ class NfdSink:
             ) from error
         return ()
 
-    def tell(self, event: NodeEvent) -> None:
+    def tell(self, event: Event) -> None:
         """Leave it to the log."""
 
 

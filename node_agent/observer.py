@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sevkit.cluster.api import ApiServer, Call
     from sevkit.cluster.errors import Contested
-    from sevkit.cluster.events import NodeEvent
+    from sevkit.cluster.events import Event
     from sevkit.documents import Json
     from sevkit.host.capability import Capabilities
     from sevkit.kubevirt.labels import NodeWord
@@ -149,7 +149,7 @@ class Watcher:
                 "left to another field manager", extra={"field": one.field, "manager": one.manager}
             )
 
-    def happened(self, event: NodeEvent) -> None:
+    def happened(self, event: Event) -> None:
         """Log it."""
         level = logging.WARNING if event.kind == "Warning" else logging.INFO
         _LOG.log(level, event.note, extra={"reason": event.reason})

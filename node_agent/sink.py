@@ -10,7 +10,7 @@ from sevkit.kubevirt.labels import NodeWord
 
 if TYPE_CHECKING:
     from sevkit.cluster.errors import Contested
-    from sevkit.cluster.events import NodeEvent
+    from sevkit.cluster.events import Event
 
 
 class Sink(Protocol):
@@ -31,7 +31,7 @@ class Sink(Protocol):
         """
         ...
 
-    def tell(self, event: NodeEvent) -> None:
+    def tell(self, event: Event) -> None:
         """Tell people of one event, where this sink can; nothing depends on it."""
         ...
 
@@ -61,7 +61,7 @@ class StdoutSink:
             raise HostReadError(f"standard output cannot be written: {reason}") from error
         return ()
 
-    def tell(self, event: NodeEvent) -> None:
+    def tell(self, event: Event) -> None:
         """Leave it to the log."""
 
 
@@ -85,5 +85,5 @@ class DryRun:
         """Print it."""
         return self._printer.publish(word, whole=whole)
 
-    def tell(self, event: NodeEvent) -> None:
+    def tell(self, event: Event) -> None:
         """Tell nobody."""

@@ -12,7 +12,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Final, Literal, final
 
 from sevkit.cluster.api import MERGE_PATCH, Call
 from sevkit.cluster.errors import NotFound
@@ -23,12 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sevkit.cluster.api import ApiServer
-    from sevkit.cluster.nodes import NodeView
     from sevkit.documents import Json
 
 #: Events of objects that are in no namespace are in this one.
 NAMESPACE: Final = "default"
-CONTROLLER: Final = "sevkit.io/node-agent"
 #: An event that is told again within this time is counted up, and no new one is made; seconds.
 REPEAT_SECONDS: Final = 3600.0
 _REMEMBERED: Final = 32
@@ -58,10 +56,6 @@ class Event:
                 raise UsageError(f"event's reason and action have 1 to {_WORD_LIMIT} characters")
 
 
-#: What the node agent says of its Node.
-NodeEvent: TypeAlias = Event
-
-
 @final
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -83,17 +77,6 @@ class Speaker:
 
 
 def create_event(
-    server: ApiServer, node: NodeView, event: NodeEvent, *, instance: str, now: datetime
-) -> str:
-    """Make an event of ``node`` and return its name. ``instance`` is the pod that says it.
-
-    ``now`` carries its zone. Raises ``ClusterError``.
-    """
-    subject, speaker = Subject("Node", node.name, node.uid), Speaker(CONTROLLER, instance)
-    return create_event_of(server, subject, event, speaker=speaker, now=now)
-
-
-def create_event_of(
     server: ApiServer, subject: Subject, event: Event, *, speaker: Speaker, now: datetime
 ) -> str:
     """Make an event of any object and return its name. ``now`` carries its zone.
@@ -172,7 +155,7 @@ class Teller:
         name, count, begun = self._told.get(key, ("", 0, seconds))
         is_told = bool(name) and seconds - begun < REPEAT_SECONDS
         if not is_told or not self._repeat(subject, name, count + 1, now):
-            name = create_event_of(self._server, subject, event, speaker=self._speaker, now=now)
+            name = create_event(self._server, subject, event, speaker=self._speaker, now=now)
             count, begun = 0, seconds
         # What is told goes to the end: forgotten is what was not told for longest.
         self._told.pop(key, None)

@@ -13,6 +13,7 @@ import pytest
 
 from hack.control_plane import ADMIN_TOKEN
 from hack.wire import Wire
+from node_agent.news import CONTROLLER
 from sevkit.cluster.access import Access, FixedToken
 from sevkit.cluster.api import Call, apply
 from sevkit.cluster.connection import Connection
@@ -27,7 +28,7 @@ from sevkit.cluster.errors import (
     Unauthorized,
     Unreachable,
 )
-from sevkit.cluster.events import NodeEvent, create_event, repeat_event
+from sevkit.cluster.events import Event, Speaker, Subject, create_event, repeat_event
 from sevkit.cluster.fleet_nodes import fold_nodes
 from sevkit.cluster.kinds import NODES
 from sevkit.cluster.kubeconfig import read_kubeconfig
@@ -295,9 +296,10 @@ def test_a_renewed_token_is_used_at_once(allowed_pod: NodePod, client: NodeClien
 def test_an_event_is_of_the_node_and_is_counted(
     allowed_pod: NodePod, client: NodeClient, connection: Connection
 ) -> None:
-    event = NodeEvent("CapabilityLost", "Publish", "sev-snp: off in the BIOS", "Warning")
+    event = Event("CapabilityLost", "Publish", "sev-snp: off in the BIOS", "Warning")
     now = datetime.now(UTC)
-    name = create_event(connection, client.get(), event, instance="agent-x", now=now)
+    node = Subject("Node", allowed_pod.node, client.get().uid)
+    name = create_event(connection, node, event, speaker=Speaker(CONTROLLER, "agent-x"), now=now)
     repeat_event(connection, name, count=2, now=now)
     # The older API shows the same event; this is what kubectl describe looks for.
     selector = f"involvedObject.name={allowed_pod.node},involvedObject.uid={client.get().uid}"

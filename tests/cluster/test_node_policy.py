@@ -20,10 +20,11 @@ import pytest
 
 from hack.control_plane_client import ApiError
 from node_agent.kubernetes_sink import KubernetesSink
+from node_agent.news import CONTROLLER
 from sevkit.cluster.access import Access, FixedToken
 from sevkit.cluster.connection import Connection
 from sevkit.cluster.errors import Forbidden
-from sevkit.cluster.events import NodeEvent, create_event, repeat_event
+from sevkit.cluster.events import Event, Speaker, Subject, create_event, repeat_event
 from sevkit.cluster.nodes import AGENT_MANAGER, NodeClient, NodeKeys
 from sevkit.documents import parse_documents
 from sevkit.kubevirt.labels import NodeWord
@@ -634,8 +635,9 @@ def test_the_agents_own_events_are_made_and_counted(agent: Agent) -> None:
     now = datetime.now(UTC)
     with agent.connection() as connection:
         node = NodeClient(connection, agent.node).get()
-        said = NodeEvent("CapabilityLost", "Publish", "sev-snp: off in the BIOS", "Warning")
-        name = create_event(connection, node, said, instance="agent-x", now=now)
+        said = Event("CapabilityLost", "Publish", "sev-snp: off in the BIOS", "Warning")
+        about, speaker = Subject("Node", node.name, node.uid), Speaker(CONTROLLER, "agent-x")
+        name = create_event(connection, about, said, speaker=speaker, now=now)
         repeat_event(connection, name, count=2, now=now)
     found = agent.plane.admin.get(f"{EVENTS}/{name}")
     assert found["series"]["count"] == 2

@@ -9,29 +9,27 @@ from sevkit.cluster.api import MERGE_PATCH, Call
 from sevkit.cluster.errors import NotFound
 from sevkit.cluster.events import (
     Event,
-    NodeEvent,
     Speaker,
     Subject,
     Teller,
     create_event,
-    create_event_of,
     repeat_event,
 )
-from sevkit.cluster.nodes import NodeView
 from sevkit.errors import UsageError
 
 if TYPE_CHECKING:
     from tests.unit.cluster.conftest import Recorded
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, 42, tzinfo=UTC)
-NODE = NodeView("n1", "u-1", "1", {}, {}, {}, {}, ())
+NODE = Subject("Node", "n1", "u-1")
+AGENT = Speaker("sevkit.io/node-agent", "p")
 POD = Subject("Pod", "w-1", "u-2", "ours")
 SPEAKER = Speaker("sevkit.io/webhook", "w-1")
 
 
-def made(server: Recorded, event: NodeEvent, node: NodeView = NODE, instance: str = "p") -> Call:
+def made(server: Recorded, event: Event, node: Subject = NODE) -> Call:
     server.answers = [{}]
-    name = create_event(server, node, event, instance=instance, now=NOW)
+    name = create_event(server, node, event, speaker=AGENT, now=NOW)
     body = server.calls[-1].body
     assert body is not None
     assert body["metadata"] == {"name": name, "namespace": "default"}
@@ -39,7 +37,7 @@ def made(server: Recorded, event: NodeEvent, node: NodeView = NODE, instance: st
 
 
 def test_an_event_is_about_the_node(server: Recorded) -> None:
-    event = NodeEvent("CapabilityLost", "Publish", "sev-snp is off: turn it on", "Warning")
+    event = Event("CapabilityLost", "Publish", "sev-snp is off: turn it on", "Warning")
     call = made(server, event)
     assert (call.method, call.path) == ("POST", "/apis/events.k8s.io/v1/namespaces/default/events")
     assert call.body is not None
@@ -58,10 +56,10 @@ def test_an_event_is_about_the_node(server: Recorded) -> None:
 
 
 def test_each_event_has_a_name_of_its_own_that_fits(server: Recorded) -> None:
-    long = NodeView("n" * 253, "u", "1", {}, {}, {}, {}, ())
+    long = Subject("Node", "n" * 253, "u")
     names = set()
     for _ in range(10):
-        metadata = (made(server, NodeEvent("R", "A", ""), long).body or {})["metadata"]
+        metadata = (made(server, Event("R", "A", ""), long).body or {})["metadata"]
         assert isinstance(metadata, dict)
         names.add(str(metadata["name"]))
     assert len(names) == 10
@@ -70,7 +68,7 @@ def test_each_event_has_a_name_of_its_own_that_fits(server: Recorded) -> None:
 
 @pytest.mark.parametrize("note", ["x" * 2000, "ü" * 1000, "😀" * 1000, "a" + "😀" * 1000])
 def test_a_long_note_is_cut_within_its_bytes(server: Recorded, note: str) -> None:
-    cut = (made(server, NodeEvent("R", "A", note)).body or {})["note"]
+    cut = (made(server, Event("R", "A", note)).body or {})["note"]
     assert isinstance(cut, str)
     assert 1015 < len(cut.encode()) <= 1024
     assert cut.endswith("…")
@@ -78,21 +76,19 @@ def test_a_long_note_is_cut_within_its_bytes(server: Recorded, note: str) -> Non
 
 
 def test_a_note_that_fits_is_whole(server: Recorded) -> None:
-    assert (made(server, NodeEvent("R", "A", "x" * 1024)).body or {})["note"] == "x" * 1024
+    assert (made(server, Event("R", "A", "x" * 1024)).body or {})["note"] == "x" * 1024
 
 
 @pytest.mark.parametrize("word", ["", "x" * 129])
 def test_words_that_the_api_server_refuses_are_refused_at_once(word: str) -> None:
     for reason, action in ((word, "A"), ("R", word)):
         with pytest.raises(UsageError):
-            NodeEvent(reason, action, "")
+            Event(reason, action, "")
 
 
 def test_a_time_without_a_zone_is_refused(server: Recorded) -> None:
     with pytest.raises(UsageError, match="no zone"):
-        create_event(
-            server, NODE, NodeEvent("R", "A", ""), instance="p", now=NOW.replace(tzinfo=None)
-        )
+        create_event(server, NODE, Event("R", "A", ""), speaker=AGENT, now=NOW.replace(tzinfo=None))
     assert server.calls == []
 
 
@@ -111,7 +107,7 @@ def test_an_event_that_happens_again_is_counted(server: Recorded) -> None:
 
 def test_an_event_of_what_is_in_a_namespace_is_in_that(server: Recorded) -> None:
     server.answers = [{}, {}]
-    name = create_event_of(server, POD, Event("R", "A", ""), speaker=SPEAKER, now=NOW)
+    name = create_event(server, POD, Event("R", "A", ""), speaker=SPEAKER, now=NOW)
     repeat_event(server, name, count=2, now=NOW, namespace="ours")
     place = "/apis/events.k8s.io/v1/namespaces/ours/events"
     assert [call.path for call in server.calls] == [place, f"{place}/{name}"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sevkit.cluster.errors import Contested
-    from sevkit.cluster.events import NodeEvent
+    from sevkit.cluster.events import Event
     from sevkit.errors import SevkitError
     from sevkit.host.capability import Capabilities
 
@@ -59,7 +59,7 @@ class Place:
     publications: list[tuple[float, NodeWord, bool]] = field(default_factory=list)
     attempts: list[float] = field(default_factory=list)
     recalls: int = 0
-    told: list[NodeEvent] = field(default_factory=list)
+    told: list[Event] = field(default_factory=list)
     contested: tuple[Contested, ...] = ()
     failure: SevkitError | None = None
     is_done_all_the_same: bool = False
@@ -83,7 +83,7 @@ class Place:
         self.publications.append((self.now, word, whole))
         return self.contested
 
-    def tell(self, event: NodeEvent) -> None:
+    def tell(self, event: Event) -> None:
         if self.tell_failure is not None and len(self.told) >= self.tells:
             raise self.tell_failure
         self.told.append(event)
@@ -102,7 +102,7 @@ class Witness:
     probed_count: int = 0
     probe_failures: list[Exception] = field(default_factory=list)
     words: list[tuple[NodeWord, tuple[Contested, ...]]] = field(default_factory=list)
-    events: list[NodeEvent] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
     untold: list[SevkitError] = field(default_factory=list)
 
@@ -115,7 +115,7 @@ class Witness:
     def published(self, word: NodeWord, contested: Sequence[Contested]) -> None:
         self.words.append((word, tuple(contested)))
 
-    def happened(self, event: NodeEvent) -> None:
+    def happened(self, event: Event) -> None:
         self.events.append(event)
 
     def publish_failed(self, error: SevkitError, wait: float) -> None:

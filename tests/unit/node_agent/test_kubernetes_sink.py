@@ -10,7 +10,7 @@ import pytest
 
 from node_agent.kubernetes_sink import KubernetesSink, is_ours
 from sevkit.cluster.errors import Conflict, Contested, NotFound, Unreachable, parse_status
-from sevkit.cluster.events import NodeEvent
+from sevkit.cluster.events import Event
 from sevkit.errors import ClusterError
 from sevkit.kubevirt.labels import NodeWord
 
@@ -22,7 +22,7 @@ SEV: Final = "sevkit.io/sev"
 SNP: Final = "sevkit.io/sev-snp"
 NOTE: Final = "sevkit.io/capabilities"
 WORD: Final = NodeWord({SEV: "true", SNP: "true"}, {NOTE: "{}"}, {SEV: "1000", SNP: "10"})
-EVENT: Final = NodeEvent("CapabilityLost", "Publish", "SEV is disabled", "Warning")
+EVENT: Final = Event("CapabilityLost", "Publish", "SEV is disabled", "Warning")
 
 
 def owned(labels: tuple[str, ...] = (), capacity: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -306,15 +306,6 @@ def test_an_event_that_could_not_be_counted_up_is_counted_up_the_next_time() -> 
         sink.tell(EVENT)
     sink.tell(EVENT)
     assert [call.method for call in server.calls[1:]] == ["POST", "PATCH", "PATCH"]
-
-
-def test_many_different_events_are_not_remembered_for_ever() -> None:
-    server = Server(ours(), *[{}] * 1000)
-    sink = KubernetesSink(server, "n1")
-    sink.recall()
-    for number in range(500):
-        sink.tell(NodeEvent("CapabilityLost", "Publish", f"{number}"))
-    assert len(sink._told) <= 32
 
 
 def test_without_a_node_there_is_nothing_to_have_events() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from node_agent.nfd_sink import NfdSink, encode_features, parse_features
-from sevkit.cluster.events import NodeEvent
+from sevkit.cluster.events import Event
 from sevkit.errors import HostReadError, UsageError
 from sevkit.kubevirt.labels import NodeWord, encode_node_word
 from sevkit.testing.host import PRESETS
@@ -137,5 +137,5 @@ def test_a_folder_that_vanishes_is_a_failure_with_a_hint(tmp_path: Path) -> None
 
 
 def test_telling_is_left_to_the_log(sink: NfdSink, path: Path) -> None:
-    sink.tell(NodeEvent("CapabilityLost", "Publish", "SEV is disabled", "Warning"))
+    sink.tell(Event("CapabilityLost", "Publish", "SEV is disabled", "Warning"))
     assert not path.exists()

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from node_agent.observer import ALIVE_SECONDS, Counted, Gauges, Watcher
 from sevkit.cluster.api import Call
 from sevkit.cluster.errors import Contested, Forbidden, TooMany, Unauthorized, Unreachable
-from sevkit.cluster.events import NodeEvent
+from sevkit.cluster.events import Event
 from sevkit.host.capabilities import decide
 from sevkit.host.probe import probe_host
 from sevkit.host.sources import open_host
@@ -145,7 +145,7 @@ def test_no_exposition_and_no_line_names_a_chip(
         found = decide(probe_host(source))
     watcher.probed(found)
     watcher.published(encode_node_word(found), (LABEL,))
-    watcher.happened(NodeEvent("CapabilityLost", "Publish", "SEV is disabled", "Warning"))
+    watcher.happened(Event("CapabilityLost", "Publish", "SEV is disabled", "Warning"))
     text = metrics.exposition().decode() + json.dumps(logged())
     assert str(found.firmware_version) in text, "it was read"
     assert chip not in text.lower()
@@ -271,8 +271,8 @@ def test_a_dry_run_says_that_it_would(logged: Callable[[], list[dict[str, Any]]]
 def test_events_are_logged_as_loudly_as_they_are(
     watcher: Watcher, logged: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    watcher.happened(NodeEvent("CapabilityGained", "Publish", "SEV is usable"))
-    watcher.happened(NodeEvent("CapabilityLost", "Publish", "SEV is disabled", "Warning"))
+    watcher.happened(Event("CapabilityGained", "Publish", "SEV is usable"))
+    watcher.happened(Event("CapabilityLost", "Publish", "SEV is disabled", "Warning"))
     assert [(line["level"], line.get("reason")) for line in logged()] == [
         ("info", "CapabilityGained"),
         ("warning", "CapabilityLost"),

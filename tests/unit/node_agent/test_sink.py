@@ -5,7 +5,7 @@ import json
 from typing import TYPE_CHECKING
 
 from node_agent.sink import DryRun, StdoutSink
-from sevkit.cluster.events import NodeEvent
+from sevkit.cluster.events import Event
 from sevkit.kubevirt.labels import NodeWord, encode_node_word
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sevkit.host.capability import Capabilities
     from tests.unit.node_agent.conftest import Life
 
-EVENT = NodeEvent("CapabilityLost", "Publish", "SEV is disabled")
+EVENT = Event("CapabilityLost", "Publish", "SEV is disabled")
 
 
 def test_stdout_gets_one_document_a_line(found_on: Callable[..., Capabilities]) -> None:
