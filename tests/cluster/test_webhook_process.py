@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import re
-import signal
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,8 +16,8 @@ import pytest
 
 from hack.control_plane_client import ApiError
 from hack.kubevirt_cases import SEV_GATE, vmi
-from hack.ports import free_port
 from hack.reviewer import Reviewer
+from hack.webhook_process import WebhookProcess
 from hack.webhook_registration import NAME, registration
 from sevkit.kubevirt.tiers import BEST, LABEL, Tier, tier_of
 from sevkit.pki import create_authority
@@ -44,20 +38,10 @@ HOUR: Final = timedelta(hours=1)
 class Running:
     """A webhook that serves, with the files that it looks at."""
 
-    process: subprocess.Popen[str]
+    webhook: WebhookProcess
     cluster: KubeVirtCluster
     folder: Path
     authority: CertificateAuthority
-    health: int
-
-    def get(self, path: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(
-                f"http://127.0.0.1:{self.health}{path}", timeout=5
-            ) as found:
-                return found.status, found.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
 
     def renew(self, *, key_of_another: bool = False) -> None:
         """Put a new pair in place, as the kubelet does: by one link."""
@@ -66,12 +50,6 @@ class Running:
             for _ in range(2)
         )
         _write_pair(self.folder, leaf.certificate, (other if key_of_another else leaf).key.reveal())
-
-    def metric(self, name: str) -> float:
-        for line in self.get("/metrics")[1].splitlines():
-            if line.startswith(name):
-                return float(line.rpartition(" ")[2])
-        return 0.0
 
 
 def _write_pair(folder: Path, certificate: bytes, key: bytes) -> None:
@@ -94,18 +72,13 @@ def running(
     leaf = authority.issue(["127.0.0.1"], lifetime=HOUR, now=datetime.now(UTC))
     _write_pair(folder, leaf.certificate, leaf.key.reveal())
     (folder / "policy.yaml").write_text("rebootPolicy: never\n")
-    port, health = free_port(), free_port()
-    command = [
-        *(sys.executable, "-m", "webhooks", "--kubeconfig", str(kubevirt.plane.kubeconfig())),
-        *("--tls-dir", str(folder), "--policy", str(folder / "policy.yaml")),
-        *("--listen", f"127.0.0.1:{port}", "--health", f"127.0.0.1:{health}"),
-    ]
-    log = (folder / "log").open("w")
-    with log, subprocess.Popen(command, cwd=ROOT, stderr=log, text=True) as process:
-        found = Running(process, kubevirt, folder, authority, health)
+    words = ["--kubeconfig", str(kubevirt.plane.kubeconfig())]
+    words += ["--tls-dir", str(folder), "--policy", str(folder / "policy.yaml")]
+    with WebhookProcess(words, folder / "log") as webhook:
+        found = Running(webhook, kubevirt, folder, authority)
         try:
-            _until(lambda: _is_ready(found))
-            server = Reviewer(port, base64.b64encode(authority.certificate).decode())
+            _until(lambda: webhook.is_ready)
+            server = Reviewer(webhook.port, base64.b64encode(authority.certificate).decode())
             kubevirt.admin.create(REGISTRATIONS, registration(server.client))
             probe = _namespace(kubevirt, "snp")
             _until(lambda: _is_injected(kubevirt, probe))
@@ -113,16 +86,9 @@ def running(
         finally:
             with contextlib.suppress(ApiError):
                 kubevirt.admin.delete(f"{REGISTRATIONS}/{NAME}")
-            process.send_signal(signal.SIGTERM)
-            code = process.wait(20)
+            code = webhook.end()
             time.sleep(0.5)  # the API server's own copy is behind by a moment
         assert code == 0, "who is asked to stop has not failed"
-
-
-def _is_ready(running: Running) -> bool:
-    with contextlib.suppress(OSError):
-        return running.get("/readyz")[0] == 200
-    return False
 
 
 def _is_injected(cluster: KubeVirtCluster, namespace: str) -> bool:
@@ -213,11 +179,11 @@ def test_a_policy_that_changes_is_in_force_and_one_that_is_broken_is_not(running
     policy.write_text("cpuModel: EPYC-Milan\n")
     _until(lambda: model() == "EPYC-Milan")
     policy.write_text("cpuModel: [\n")
-    _until(lambda: running.metric("sevkit_admission_policy_problem") == 1)
+    _until(lambda: running.webhook.metric("sevkit_admission_policy_problem") == 1)
     assert model() == "EPYC-Milan"
     policy.write_text("cpuModel: EPYC-v4\n")
     _until(lambda: model() == "EPYC-v4")
-    assert running.metric("sevkit_admission_policy_problem") == 0
+    assert running.webhook.metric("sevkit_admission_policy_problem") == 0
 
 
 def test_a_certificate_is_renewed_and_a_pair_that_does_not_match_is_not_served(
@@ -225,24 +191,23 @@ def test_a_certificate_is_renewed_and_a_pair_that_does_not_match_is_not_served(
 ) -> None:
     cluster, namespace = running.cluster, _namespace(running.cluster, "sev")
     running.renew(key_of_another=True)
-    _until(lambda: running.metric("sevkit_webhook_cert_problem") == 1)
+    _until(lambda: running.webhook.metric("sevkit_webhook_cert_problem") == 1)
     assert _launched(cluster, namespace) is Tier.SEV
     running.renew()
-    _until(lambda: running.metric("sevkit_webhook_cert_problem") == 0)
+    _until(lambda: running.webhook.metric("sevkit_webhook_cert_problem") == 0)
     assert _launched(cluster, namespace) is Tier.SEV
-    left = running.metric("sevkit_webhook_cert_expiry_timestamp_seconds") - time.time()
+    left = running.webhook.metric("sevkit_webhook_cert_expiry_timestamp_seconds") - time.time()
     assert 0 < left <= 3700
 
 
 def test_what_was_decided_is_counted_and_no_name_is_in_it(running: Running) -> None:
-    status, text = running.get("/metrics")
+    status, text = running.webhook.get("/metrics")
     assert status == 200
     assert 'sevkit_admission_reviews_total{decision="injected"' in text
     assert not re.search(r"v-[0-9a-f]{12}", text)
 
 
 def test_it_logs_json_and_nothing_critical(running: Running) -> None:
-    lines = (running.folder / "log").read_text().splitlines()
-    levels = {json.loads(line)["level"] for line in lines}
+    levels = {line["level"] for line in running.webhook.log()}
     assert levels
     assert "critical" not in levels
