@@ -134,6 +134,12 @@ SEV_LAUNCH: Final = (
         required=True,
     ),
     Check(
+        "launch.policy-reference",
+        _B,
+        _OURS,
+        "Is the guest policy the one that goes with the digest?",
+    ),
+    Check(
         "launch.firmware-version",
         _B,
         f"{_SEV} 5.6",

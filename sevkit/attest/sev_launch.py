@@ -122,7 +122,9 @@ def verify_launch(
         )
         return hmac.compare_digest(expected, claim.measurement.measure)
 
-    matched = next((entry for entry in accepted if confirms(entry.digest)), None)
+    # Of entries with one digest, one that is for this policy says what the owner expects.
+    fitting = sorted(accepted, key=lambda entry: entry.guest_policy not in {None, policy})
+    matched = next((entry for entry in fitting if confirms(entry.digest)), None)
     if matched is None:
         message = "the launch measurement is not the TIK's over any expected launch digest"
         found = _other_policy(claim, accepted, confirms)
@@ -199,6 +201,15 @@ def validate_launch(launch: VerifiedLaunch, expected: LaunchExpectations, ledger
         expected="ES set" if launch.matched.mode is Mode.SEV_ES else "ES not set",
         actual="ES set" if SevPolicy.ES in flags else "ES not set",
     )
+    if launch.matched.guest_policy is None:
+        ledger.skipped("launch.policy-reference", "the matched digest names no policy")
+    else:
+        ledger.judge(
+            "launch.policy-reference",
+            launch.matched.guest_policy == launch.policy,
+            expected=f"{launch.matched.guest_policy:#x}",
+            actual=f"{launch.policy:#x}",
+        )
     actual = (claim.api_major, claim.api_minor, claim.build_id)
     if expected.min_firmware is None:
         ledger.skipped("launch.firmware-version", "no minimum was given")

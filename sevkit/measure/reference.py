@@ -171,7 +171,8 @@ def _check_agreement(references: ReferenceSet) -> None:
 
 
 def _identity(entry: Reference) -> object:
-    return entry.mode, entry.digest, entry.label, frozenset(entry.parameters.items())
+    parameters = frozenset(entry.parameters.items())
+    return entry.mode, entry.digest, entry.label, entry.covers_kernel, parameters
 
 
 def _reference(row: Json, where: str) -> Reference:

@@ -176,6 +176,21 @@ def test_a_policy_that_does_not_demand_what_was_measured_is_not_acceptable(
     assert outcome(verdict, "launch.policy-es") is Outcome.FAIL
 
 
+def test_a_digest_for_another_policy_is_not_acceptable() -> None:
+    strict = replace(ES, parameters={"guest_policy": "0xd"})
+    verdict = judge(claim(ES.digest, 5), 5, strict)
+    assert verdict.exit_code == 3
+    assert outcome(verdict, "launch.measurement") is Outcome.PASS
+    assert outcome(verdict, "launch.policy-reference") is Outcome.FAIL
+    fitting = replace(ES, parameters={"guest_policy": "0x5"})
+    for references in ((strict, fitting), (fitting, strict)):
+        verdict = judge(claim(ES.digest, 5), 5, *references)
+        assert verdict.exit_code == 0
+        assert outcome(verdict, "launch.policy-reference") is Outcome.PASS
+    verdict = judge(claim(ES.digest, 5), 5, ES)
+    assert outcome(verdict, "launch.policy-reference") is Outcome.SKIP
+
+
 def test_a_host_that_states_another_policy_is_not_acceptable() -> None:
     made = replace(claim(SEV.digest, 1), policy=3)
     verdict = judge(made, 1, SEV)

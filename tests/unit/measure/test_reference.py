@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -205,6 +206,10 @@ def test_joined_sets_have_every_entry_once() -> None:
     joined = join_reference_sets((SET, ReferenceSet((other,)), SET))
     assert joined.entries == (*SET.entries, other)
     contradicting = Reference(bytes(48), Mode.SNP, "", covers_kernel=True)
+    with pytest.raises(FormatError, match="covers other things"):
+        join_reference_sets((SET, ReferenceSet((contradicting,))))
+    # Also where nothing but what it covers is another.
+    contradicting = replace(SET.entries[0], covers_kernel=not SET.entries[0].covers_kernel)
     with pytest.raises(FormatError, match="covers other things"):
         join_reference_sets((SET, ReferenceSet((contradicting,))))
     many = ReferenceSet(
