@@ -62,7 +62,7 @@ class DomainExpectations:
 @final
 @dataclass(frozen=True, slots=True)
 class DomainClaim:
-    """What the host says of a domain; ``local`` says that the host is the owner's own machine."""
+    """What the host says of a domain; ``local``: the host may be the owner's own machine."""
 
     definition: DomainDefinition
     state: DomainState
@@ -77,7 +77,8 @@ class _Risk(NamedTuple):
 
 
 def _local(claim: DomainClaim, _: DomainExpectations) -> str:
-    return "this machine is the host, so the host has the keys and makes the verdict" * claim.local
+    why = "the host may be this machine, which then has the keys and makes the verdict itself"
+    return why * claim.local
 
 
 def _variables(claim: DomainClaim, _: DomainExpectations) -> str:

@@ -30,6 +30,7 @@ from sevkit.cli.session_files import (
 from sevkit.cli.values import FirmwareVersion
 from sevkit.errors import FormatError, UsageError
 from sevkit.guest_owner.domain import DomainOwner, SecretOffer, attest_domain
+from sevkit.hypervisor.libvirt_uri import names_another_machine
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -183,6 +184,7 @@ def _attest(
             name,
             owner,
             own_names={socket.gethostname(), socket.getfqdn(), "localhost"},
+            elsewhere=names_another_machine(uri),
             at=datetime.now(UTC),
             inject=inject,
             resume=not given["no_unpause"],

@@ -30,7 +30,7 @@ from sevkit.attest.sev_domain import (
 )
 from sevkit.attest.sev_launch import LaunchClaim
 from sevkit.attest.sev_session import new_packet
-from sevkit.errors import HypervisorError
+from sevkit.errors import ExpectationError, HypervisorError
 from sevkit.hypervisor.domain_xml import parse_domain_xml
 from sevkit.hypervisor.protocol import DomainState, WrongState
 from sevkit.measure.launch_measurement import parse_launch_measurement
@@ -86,22 +86,28 @@ def attest_domain(
     owner: DomainOwner,
     *,
     own_names: Collection[str],
+    elsewhere: bool,
     at: datetime,
     inject: bool = True,
     resume: bool = True,
 ) -> Verdict:
     """Return the verdict on a domain, with what was done about it in its evidence.
 
-    ``own_names`` are the names of the machine that this runs on. Without ``inject`` everything is
+    ``own_names`` are the names of the machine that this runs on, and ``elsewhere`` says that the
+    hypervisor was reached under another machine's name; both have to say that it is not this
+    one, as a name alone is the host's own word. Without ``inject`` everything is
     decided as with it and no secret is sent; without ``resume`` the domain stays paused.
 
     Raises ``InsecureUsage`` and ``ExpectationError`` for a domain that is refused and for a secret
     that is not released, ``HypervisorError`` where the hypervisor fails, ``FormatError`` for
     answers without their shape.
     """
-    local = is_local(hypervisor.hostname(), own_names)
+    local = not elsewhere or is_local(hypervisor.hostname(), own_names)
     domain = hypervisor.domain(name)
     claim = DomainClaim(parse_domain_xml(domain.xml()), domain.state(), local=local)
+    if claim.definition.name != name:
+        shown = claim.definition.name[:80]
+        raise ExpectationError(f"for domain {name!r} the hypervisor shows the XML of {shown!r}")
     require_sev(claim.definition)
     risks = check_risks(claim, owner.expected, owner.accepted)
     if claim.state in _OFF:

@@ -105,12 +105,14 @@ class Stage:
         inject: bool = True,
         resume: bool = True,
         own_names: tuple[str, ...] = ("owner", "localhost"),
+        elsewhere: bool = True,
     ) -> Verdict:
         return attest_domain(
             host or self.hypervisor,
             "ledger",
             owner or self.owner,
             own_names=own_names,
+            elsewhere=elsewhere,
             at=AT,
             inject=inject,
             resume=resume,
@@ -342,7 +344,7 @@ def test_a_domain_that_is_shut_off_has_no_measurement(stage: Stage) -> None:
 
 def test_a_domain_that_is_not_there_could_not_be_asked(stage: Stage) -> None:
     with pytest.raises(NoSuchDomain):
-        attest_domain(stage.hypervisor, "absent", stage.owner, own_names=(), at=AT)
+        attest_domain(stage.hypervisor, "absent", stage.owner, own_names=(), elsewhere=True, at=AT)
     with pytest.raises(NoSuchDomain):
         stage.attest(Lying(stage.hypervisor, gone=True))
     assert stage.untouched()
@@ -371,9 +373,18 @@ def test_a_domain_that_is_not_resumed_is_told_with_what_it_has(stage: Stage, off
     assert stage.domain.state() is DomainState.PAUSED
 
 
+def test_the_xml_of_another_domain_is_refused(stage: Stage) -> None:
+    stage.domain.show_xml(stage.domain.xml().replace("<name>ledger<", "<name>other<"))
+    with pytest.raises(ExpectationError, match="shows the XML of 'other'"):
+        stage.attest()
+    assert stage.untouched()
+
+
 def test_a_hypervisor_on_this_machine_is_refused(stage: Stage) -> None:
     with pytest.raises(InsecureUsage, match=r"domain\.remote"):
         stage.attest(own_names=("HOST.example",))
+    with pytest.raises(InsecureUsage, match=r"domain\.remote"):
+        stage.attest(own_names=("owner",), elsewhere=False)  # whatever it calls itself
     assert stage.untouched()
     owner = replace(stage.owner, accepted=BOTH | {"local-hypervisor"})
     verdict = stage.attest(owner=owner, own_names=("host",))
