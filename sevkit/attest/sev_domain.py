@@ -279,9 +279,9 @@ def _judge_vcpus(claim: DomainClaim, expected: DomainExpectations, ledger: Ledge
 
 
 def _direct(boot: Boot) -> tuple[str, ...]:
-    """Return the parts of a direct boot that the domain names."""
+    """Return the parts of a direct boot that the domain names, and that are not empty."""
     parts = {"kernel": boot.kernel, "initrd": boot.initrd, "cmdline": boot.cmdline}
-    return tuple(name for name, value in parts.items() if value is not None)
+    return tuple(name for name, value in parts.items() if value)
 
 
 def _hashes(claim: DomainClaim) -> bool:

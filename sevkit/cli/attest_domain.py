@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ from sevkit.cli.base import Command
 from sevkit.cli.files import check_new, refuse_shared_stdin
 from sevkit.cli.launch_expected import check_launch_options, expected_digests, launch_options
 from sevkit.cli.launch_options import hash_boot, read_firmware
+from sevkit.cli.messages import warn
 from sevkit.cli.render import show_verdict
 from sevkit.cli.secret_options import parse_secrets, read_secret_table, secret_area_of
 from sevkit.cli.session_files import (
@@ -111,8 +113,11 @@ def command(name: str, uri: str, html: str | None, **given: Any) -> int:  # noqa
         _offer(named, session, firmware, references, accepted),
         explain_launch(firmware, hashes, vcpus=given["vcpus"]) if given["explain"] else None,
     )
+    if session.evidence.get("simulated") == "yes":
+        warn("the session is for a simulated processor, whose guests are not confidential")
     verdict = _attest(uri, name, owner, inject=not given["no_inject"], given=given)
-    return show_verdict(verdict, html)
+    whole = replace(verdict, evidence={**session.evidence, **verdict.evidence})
+    return show_verdict(whole, html)
 
 
 def _check_options(given: dict[str, Any], uri: str, html: str | None) -> list[tuple[UUID, str]]:
@@ -137,10 +142,11 @@ def _expectations(
     es = SevPolicy.ES in parse_sev_policy(session.policy)
     return DomainExpectations(
         session.policy,
-        frozenset(name for name in ("kernel", "initrd", "cmdline") if given[name] is not None),
+        # An empty command line is measured as none.
+        frozenset(name for name in ("kernel", "initrd", "cmdline") if given[name]),
         (given["vcpus"] or len(given["vmsas"]) or None) if es else None,
-        session.session_sha256,
-        session.godh_sha256,
+        "" if session.document is None else session.document.session_sha256,
+        "" if session.document is None else session.document.godh_sha256,
         LaunchExpectations(
             min_firmware=given["min_firmware"],
             firmware_sha256=hashlib.sha256(firmware).hexdigest(),

@@ -41,14 +41,24 @@ _OPTIONS: Final = (
 class SessionFiles:
     """Keys and policy of a session; ``tek`` is None where none was asked for.
 
-    The two hashes (hex) are of what the host was given, or empty where only keys were named.
+    ``document`` says whom the session was made for and what the host was given; None where only
+    keys were named.
     """
 
     tik: Secret
     tek: Secret | None
     policy: int
-    session_sha256: str = ""
-    godh_sha256: str = ""
+    document: SessionDocument | None = None
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        """What a verdict says of the processor that the session was made for."""
+        if self.document is None:
+            return {}
+        return {
+            "cek_key_sha256": self.document.chip,
+            "simulated": "yes" if self.document.simulated else "no",
+        }
 
 
 def session_options(command: _Command) -> _Command:
@@ -90,8 +100,7 @@ def read_session_files(given: dict[str, Any]) -> SessionFiles:
         read_key(str(folder / "tik.bin"), "TIK"),
         read_key(str(folder / "tek.bin"), "TEK"),
         document.policy,
-        document.session_sha256,
-        document.godh_sha256,
+        document,
     )
 
 

@@ -78,6 +78,10 @@ def test_options_that_hold_something_back(attest: Callable[..., list[Outcome]]) 
     assert [one.state for one in found] == [paused, paused, running, paused, running, running]
     assert [len(one.tables) for one in found] == [1, 1, 0, 0, 1, 0]
     assert all(one.out.rstrip().endswith("accepted (exit code 0)") for one in found)
+    # What is not known of the processor is not said.
+    told = ["simulated processor" in one.err for one in found]
+    assert told == ["cek_key_sha256" in one.out for one in found]
+    assert told == [True, True, True, True, False, False]
 
 
 def test_refusals_say_what_and_why(attest: Callable[..., list[Outcome]]) -> None:

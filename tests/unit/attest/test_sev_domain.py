@@ -268,6 +268,14 @@ def test_a_direct_boot_is_the_expected_one(
     assert failed(verdict) == (set() if as_expected else {"domain.boot"})
 
 
+def test_an_empty_command_line_is_measured_as_none() -> None:
+    found = claim(
+        boot=PARTS["kernel"] + "<cmdline></cmdline>", attributes="type='sev' kernelHashes='yes'"
+    )
+    verdict, _ = judge(found, replace(EXPECTED, boot=frozenset({"kernel"})))
+    assert failed(verdict) == set()
+
+
 @pytest.mark.parametrize(
     ("security", "hint"),
     [
